@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ipam - the address store: who has which address of this node's ranges.
+ *
+ * On disk it is the reference host-local's layout, so that both can share a directory:
+ * <dataDir>/<network>/<address> holds "containerID\r\nifname"; last_reserved_ip.<n> the last
+ * address given from range set n; `lock` is flock(2)ed by writers. What flatnet reserves in-process
+ * carries one trailing newline (host-local trims it): the life of such a reservation is the life of
+ * its host veth. Reservations without it are other programs' and end by DEL, GC, or when nobody
+ * answers.
+ *
+ * The ADD in flight holds flock LOCK_EX on its own reservations, so that whoever sweeps knows them,
+ * without time-outs.
+ */
+#pragma once
+
+#include <flatnet/base.h>
+#include <flatnet/cni.h>
+
+/* ---- configuration -----------------------------------------------------------------------------
+ */
+
+struct flat_ip_range {
+	struct flat_prefix subnet;
+	struct flat_ip start,
+		end; /* first and last address handed out; family 0 in input: the default */
+	struct flat_ip gateway; /* never handed out; default: the first address of the subnet */
+};
+
+struct flat_ip_range_set {
+	struct flat_json_list ranges; /* struct flat_ip_range: one pool */
+};
+
+/* The `ipam` object with the reference host-local's keys, plus runtimeConfig.ipRanges/ips,
+ * args.cni.ips, CNI_ARGS IP.
+ */
+struct flat_ipam_conf {
+	const char *data_dir;		 /* absolute; default FLAT_IPAM_DATA_DIR */
+	struct flat_json_list sets;	 /* struct flat_ip_range_set, in order: one address each */
+	struct flat_json_list routes;	 /* struct flat_route */
+	struct flat_dns dns;		 /* of resolvConf */
+	struct flat_json_list requested; /* struct flat_ip */
+};
+
+#define FLAT_IPAM_DATA_DIR "/run/flatnet/ipam"
+
+/* Decodes and validates. `subnets` (struct flat_prefix; may be NULL) is used, one range set each,
+ * when the configuration names no range at all; then no range at all is code 7. Reads resolvConf.
+ * Memory is req's arena. Go-cni's flat list of runtimeConfig.ipRanges is accepted as well as the
+ * list of lists. */
+int flat_ipam_conf_parse(struct flat_request *req, const struct flat_json_list *subnets,
+			 struct flat_ipam_conf *ret_conf, struct flat_err *err);
+/* Does the configuration name a range of its own (ipam.subnet, ipam.ranges or
+ * runtimeConfig.ipRanges)? */
+bool flat_ipam_conf_has_range(const struct flat_request *req);
+
+/* ---- what only the kernel knows ----------------------------------------------------------------
+ */
+
+/* An attachment that a live link claims by its ifalias. */
+struct flat_claim {
+	const char *container_id, *ifname;
+	const struct flat_ip *ips;
+	size_t ip_count;
+};
+
+/* Who can tell which reservations are alive. The store asks only when it must: an exhausted range,
+ * GC, an empty store.
+ */
+struct flat_ipam_witness {
+	/* Takes a fresh look at the kernel; at most once per operation. */
+	int (*look)(void *arg, struct flat_err *err);
+	/* Does a link stand for this reservation? */
+	bool (*is_alive)(void *arg, const char *container_id, const char *ifname,
+			 const struct flat_ip *ip);
+	/* Calls fn for each claim of this network's links; a negative return stops and is returned.
+	 */
+	int (*each_claim)(void *arg, int (*fn)(void *fn_arg, const struct flat_claim *claim),
+			  void *fn_arg);
+	/* Which of these addresses answer on the wire? May be NULL: then other programs'
+	 * reservations are left alone.
+	 */
+	int (*probe)(void *arg, const struct flat_ip *ips, size_t count, bool *ret_answers,
+		     struct flat_err *err);
+	void *arg;
+};
+
+/* ---- the store ---------------------------------------------------------------------------------
+ */
+
+struct flat_store; /* the open directory of one network */
+
+/* Opens <dataDir>/<network>, made when create is set. -ENOENT: not there, err not set. log may be
+ * NULL. */
+int flat_store_open(const struct flat_ipam_conf *conf, const char *network, bool create,
+		    const struct flat_log *log, struct flat_store **ret_store,
+		    struct flat_err *err);
+void flat_store_close(struct flat_store *store); /* NULL is fine */
+#define flat_auto_store __attribute__((cleanup(flat_store_closep))) struct flat_store
+void flat_store_closep(struct flat_store **store);
+
+enum { FLAT_MAX_LEASE = 16 };
+
+struct flat_lease_ip {
+	struct flat_prefix address; /* with the subnet's length */
+	struct flat_ip gateway;
+	int fd; /* the reservation, locked while the ADD is in flight */
+};
+
+/* What one ADD got: one address per range set. Close with flat_lease_close() (the reservations
+ * stay). */
+struct flat_lease {
+	struct flat_lease_ip ips[FLAT_MAX_LEASE];
+	size_t count;
+};
+
+/* Reserves one address of each range set for (container_id, ifname), or none at all: round robin
+ * after the last one, the requested addresses first. witness != NULL: in-process reservation (see
+ * above); when the store is empty it is rebuilt from the claims, when a range is exhausted the dead
+ * are freed, before refusing. witness == NULL: a duplicate (container_id, ifname) is refused as the
+ * reference does. Codes: FLAT_CODE_EXHAUSTED names range and counts, FLAT_CODE_IN_USE a requested
+ * address and its owner. */
+int flat_store_reserve(struct flat_store *store, const char *container_id, const char *ifname,
+		       const struct flat_ipam_witness *witness, struct flat_lease *ret_lease,
+		       struct flat_err *err);
+void flat_lease_close(struct flat_lease *lease);
+/* Undoes a reserve: removes exactly the lease's reservations. */
+void flat_lease_release(struct flat_store *store, struct flat_lease *lease);
+
+/* Frees what (container_id, ifname) has; the hinted addresses are looked at first, and alone when
+ * they all were its (hint may be NULL: then all reservations are searched). Nothing found is
+ * success. Empty or unreadable files are no error. Returns the number of addresses freed. */
+int flat_store_release(struct flat_store *store, const char *container_id, const char *ifname,
+		       const struct flat_ip *hint, size_t hint_count, struct flat_err *err);
+
+/* CHECK: is each of these addresses reserved for (container_id, ifname)? Code FLAT_CODE_MISMATCH.
+ * ips NULL: any one will do. */
+int flat_store_check(struct flat_store *store, const char *container_id, const char *ifname,
+		     const struct flat_ip *ips, size_t count, struct flat_err *err);
+
+/* GC: frees what is not of a valid attachment, not in flight and, for in-process reservations
+ * (witness != NULL), not of a live link. Empty and unreadable files go too. each_freed (may be
+ * NULL) hears of each. Goes on after errors, reports the first. Returns the number of addresses
+ * freed. */
+int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
+		  const struct flat_ipam_witness *witness,
+		  void (*each_freed)(void *arg, const char *container_id, const char *ifname,
+				     const struct flat_ip *ip),
+		  void *arg, struct flat_err *err);
+
+/* Is the reservation of this address held by an ADD in flight? */
+bool flat_store_is_in_flight(struct flat_store *store, const struct flat_ip *ip);
+
+/* STATUS, without a side effect: code 50 when the directory cannot be written, or when a range set
+ * has no address left even after healing would have freed the dead. A missing directory is fine
+ * when its nearest parent can be written. */
+int flat_ipam_status(const struct flat_ipam_conf *conf, const char *network,
+		     const struct flat_ipam_witness *witness, struct flat_err *err);

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * net - the kernel: links, addresses, routes, neighbours (rtnetlink), sysctls, network namespaces,
+ * nf_tables.
+ *
+ * A struct flat_net is one conversation with one network namespace: that of the thread when it was
+ * opened. Reads go out at once; changes are queued and sent by flat_net_commit() in one sendmsg
+ * (the kernel takes them in order, each with its own answer). Error messages are "what was tried:
+ * what the kernel said", with the extended ack in the details; err->sys is the true errno. Code:
+ * FLAT_CODE_NETWORK. Lookups return 1 = found, 0 = there is none, negative errno = could not look.
+ */
+#pragma once
+
+#include <flatnet/base.h>
+
+/* Every route that flatnet adds on a node carries this protocol number (rtm_protocol, RTPROT_* in
+ * linux/rtnetlink.h; 0xf1 = 241 is used by nobody in iproute2's rt_protos). */
+enum { FLAT_RTPROT = 0xf1 };
+
+/* ---- namespaces and conversations --------------------------------------------------------------
+ */
+
+/* Opens a network namespace by path. -ENOENT: no such file; -EINVAL: a file that is no network
+ * namespace; code FLAT_CODE_NETNS. */
+int flat_netns_open(const char *path, int *ret_fd, struct flat_err *err);
+/* Is it the namespace that this thread is in? */
+int flat_netns_is_own(int fd);
+/* Moves this thread; *ret_back is the namespace it was in, for the way back. */
+int flat_netns_enter(int fd, int *ret_back, struct flat_err *err);
+/* Moves this thread back and closes *back. Cannot fail in a way that could be survived: aborts
+ * then. */
+void flat_netns_leave(int *back);
+
+struct flat_net;
+int flat_net_open(struct flat_net **ret_net, struct flat_err *err);
+void flat_net_close(struct flat_net *net); /* NULL is fine; queued changes are dropped */
+void flat_net_closep(struct flat_net **net);
+#define flat_auto_net __attribute__((cleanup(flat_net_closep))) struct flat_net
+
+/* Sends what is queued since the last commit; waits for all answers; returns the first error (later
+ * messages have been tried too). A queueing function that failed (message too large, out of memory)
+ * makes the commit fail and nothing is sent. */
+int flat_net_commit(struct flat_net *net, struct flat_err *err);
+
+/* How a queued change takes the kernel's "no". */
+enum flat_accept {
+	FLAT_STRICT = 0,
+	FLAT_EXISTS_OK = 1, /* EEXIST is success */
+	FLAT_GONE_OK = 2,   /* ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL are success */
+};
+
+/* ---- links -------------------------------------------------------------------------------------
+ */
+
+enum { FLAT_ALIAS_LEN = 256 }; /* IFALIASZ */
+
+struct flat_link {
+	int index, master,
+		peer_index; /* 0: none; peer_index is IFLA_LINK, an index in the peer's namespace */
+	char name[FLAT_IFNAME_LEN];
+	char kind[16]; /* IFLA_INFO_KIND: "bridge", "veth"; "" for physical devices */
+	char alias[FLAT_ALIAS_LEN];
+	struct flat_mac mac;
+	bool has_mac; /* false: the hardware address is not 6 bytes long */
+	uint32_t mtu;
+	bool up, running, loopback, promisc;
+	struct { /* of a bridge port; all zero otherwise */
+		bool present, hairpin, isolated;
+		uint8_t state; /* BR_STATE_* */
+	} port;
+	bool vlan_filtering; /* of a bridge */
+};
+
+int flat_link_by_name(struct flat_net *net, const char *name, struct flat_link *ret_link,
+		      struct flat_err *err);
+int flat_link_by_index(struct flat_net *net, int index, struct flat_link *ret_link,
+		       struct flat_err *err);
+/* Dumps the links of a kind (NULL: all) with this master (0: any). fn's negative return stops the
+ * calls and is returned. */
+int flat_link_each(struct flat_net *net, const char *kind, int master,
+		   int (*fn)(void *arg, const struct flat_link *link), void *arg,
+		   struct flat_err *err);
+
+/* Queue: a bridge, up, with an explicit MAC (so that udev's MACAddressPolicy leaves it alone). mtu
+ * 0: the kernel's. */
+void flat_link_add_bridge(struct flat_net *net, const char *name, const struct flat_mac *mac,
+			  uint32_t mtu, bool vlan_filtering, enum flat_accept accept);
+
+struct flat_veth {
+	const char *host_name; /* up, port of master (0: none) */
+	int master;
+	struct flat_mac host_mac;
+	const char *pod_name; /* born in netns_fd, down: veth_open() of a peer without partner is
+				 ENOTCONN */
+	struct flat_mac pod_mac;
+	int netns_fd;
+	uint32_t mtu; /* both ends; 0: the kernel's */
+};
+void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth);
+
+/* What to change in a link; what is not set stays. */
+struct flat_link_change {
+	const char *alias;	    /* NULL: stays */
+	int up, promisc;	    /* -1: stays, 0, 1 */
+	int hairpin, isolated;	    /* as above; of a bridge port */
+	uint32_t mtu;		    /* 0: stays */
+	const struct flat_mac *mac; /* NULL: stays */
+	int master;		    /* -1: stays, 0: none, index */
+};
+#define FLAT_LINK_CHANGE                                                                           \
+	{                                                                                          \
+		.up = -1, .promisc = -1, .hairpin = -1, .isolated = -1, .master = -1               \
+	}
+void flat_link_change(struct flat_net *net, int index, const struct flat_link_change *change,
+		      enum flat_accept accept);
+void flat_link_del(struct flat_net *net, int index, enum flat_accept accept);
+/* Deletes them all at once, not queued: gathered in a link group, so that the kernel waits for RCU
+ * once and not for each. Gone is success. */
+int flat_link_del_many(struct flat_net *net, const int *indices, size_t count,
+		       struct flat_err *err);
+
+/* ---- addresses, routes, neighbours -------------------------------------------------------------
+ */
+
+struct flat_addr {
+	int index; /* of the link */
+	struct flat_prefix address;
+	uint32_t flags; /* IFA_F_* */
+};
+/* Dumps the addresses of one link (index 0: all), of one family (0: both). */
+int flat_addr_each(struct flat_net *net, int index, int family,
+		   int (*fn)(void *arg, const struct flat_addr *addr), void *arg,
+		   struct flat_err *err);
+/* Queue. IPv6 is added with IFA_F_NODAD: unique by construction, no tentative time. prefix_route
+ * false: IFA_F_NOPREFIXROUTE. */
+void flat_addr_add(struct flat_net *net, int index, const struct flat_prefix *address,
+		   bool prefix_route, enum flat_accept accept);
+void flat_addr_del(struct flat_net *net, int index, const struct flat_prefix *address,
+		   enum flat_accept accept);
+
+struct flat_net_route {
+	struct flat_route route;
+	int oif;	  /* 0: the kernel finds it by the gateway */
+	uint8_t protocol; /* 0: RTPROT_BOOT */
+	uint8_t type;	  /* RTN_*; 0: unicast (output of dumps: the true one) */
+	bool onlink;
+};
+/* Dumps the main table's (or table's) routes of a family (0: both), out of a link (oif 0: any),
+ * with a protocol (0: any). */
+int flat_route_each(struct flat_net *net, int family, int oif, uint8_t protocol, uint32_t table,
+		    int (*fn)(void *arg, const struct flat_net_route *route), void *arg,
+		    struct flat_err *err);
+void flat_route_add(struct flat_net *net, const struct flat_net_route *route, bool replace,
+		    enum flat_accept accept);
+void flat_route_del(struct flat_net *net, const struct flat_net_route *route,
+		    enum flat_accept accept);
+/* How would the kernel send to this address (RTM_GETROUTE)? 1: *ret_route has type, oif, gw; 0:
+ * unreachable. */
+int flat_route_lookup(struct flat_net *net, const struct flat_ip *ip,
+		      struct flat_net_route *ret_route, struct flat_err *err);
+
+/* Queue: a neighbour entry that ages like a learned one (NUD_REACHABLE): a reused address never
+ * meets a stale one. */
+void flat_neigh_put(struct flat_net *net, int index, const struct flat_ip *ip,
+		    const struct flat_mac *mac);
+
+/* Which of these addresses answer on this link (ARP request, neighbour solicitation), within
+ * timeout_ms? The link must have an address to ask from for IPv6; ARP probes are sent with sender
+ * 0.0.0.0 (RFC 5227). */
+int flat_net_probe(int index, const struct flat_mac *own_mac, const struct flat_ip *ips,
+		   size_t count, int timeout_ms, bool *ret_answers, struct flat_err *err);
+
+/* ---- sysctls of this thread's namespace --------------------------------------------------------
+ */
+
+/* path below /proc/sys, as "net/ipv4/ip_forward". Written only when it differs. -ENOENT: the kernel
+ * has no such (err not set). Returns 1 when it was written, 0 when it was so already. */
+int flat_sysctl_set(const char *path, const char *value, struct flat_err *err);
+/* The value without its newline; -ENOENT as above. Returns its length. */
+int flat_sysctl_get(const char *path, char *buf, size_t size, struct flat_err *err);
+
+/* ---- nf_tables: node-wide rules ----------------------------------------------------------------
+ */
+
+enum { FLAT_NFT_MAX_PREFIXES = 64 };
+
+/* What one network wants from the node. The rules are in table `inet flatnet`, tagged with the
+ * network's name and a digest of their content, so that a dump of the tags tells whether they are
+ * as wanted. Where the chain FORWARD of iptables' table `filter` has the policy drop, accept rules
+ * go there, too: an accept elsewhere does not save a packet from it. */
+struct flat_nft_network {
+	const char *name;
+	const struct flat_prefix *cluster; /* the flat network: traffic inside is never masqueraded,
+					      forwarding is accepted */
+	size_t cluster_count;
+	const struct flat_prefix
+		*pods; /* this node's pods: what leaves from here to the outside is masqueraded */
+	size_t pod_count;
+	bool masquerade;
+	bool forward; /* accept forwarding from and to `cluster` */
+};
+
+/* Makes it so: one dump when it is so already (returns 0), else one transaction (returns 1), tried
+ * again a bounded number of times when others change the rules in between (NFNL_BATCH_GENID). */
+int flat_nft_ensure(const struct flat_nft_network *want, struct flat_err *err);
+/* 1: as wanted; 0: not, *ret_what (static text) names the first difference. Changes nothing. */
+int flat_nft_verify(const struct flat_nft_network *want, const char **ret_what,
+		    struct flat_err *err);
+/* Removes this network's rules, and the table with the last of them. Nothing there is success. */
+int flat_nft_remove(const char *name, struct flat_err *err);
