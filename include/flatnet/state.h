@@ -31,6 +31,10 @@ int flat_state_read(int dirfd, const char *name, size_t max, char **ret_text, st
 int flat_state_create(int dirfd, const char *name, const char *text, size_t len, int *ret_fd,
 		      struct flat_err *err);
 
+/* What names of temporary files start with. A crash can leave one, where there is no O_TMPFILE or
+ * within flat_state_replace(): whoever holds the lock of all writers may remove them. */
+#define FLAT_STATE_TEMP_PREFIX ".flatnet-"
+
 /* Replaces the content of `name`: temporary file in the same directory, then rename(2). */
 int flat_state_replace(int dirfd, const char *name, const char *text, size_t len,
 		       struct flat_err *err);
