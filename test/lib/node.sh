@@ -38,7 +38,7 @@
 #	    runs the plugin FLAT_PLUGIN (default flatnet; a name or a path) as a runtime does. The
 #	    configuration comes on stdin by redirection; a pipe would lose the variables it sets:
 #	        cni_rc   exit status          cni_out  stdout (one JSON text)
-#	        cni_ms   milliseconds         cni_err  stderr
+#	        cni_ms, cni_us  time of the plugin alone (milli-, microseconds)     cni_err  stderr
 #	    POD: a pod's name, or a path; "" = CNI_NETNS set and empty; "-" = not set at all. ID and
 #	    IFNAME likewise. The call always returns 0. CNI_PATH, CNI_TIMEOUT (30 s) can be given;
 #	    the array cni_wrap goes before the plugin: cni_wrap=(strace -f ...).
@@ -50,7 +50,7 @@
 #	remove_pod NODE POD CONF          DEL of the same and del_pod
 
 declare -A node_pid=()
-cni_rc=0 cni_out='' cni_err='' cni_ms=0
+cni_rc=0 cni_out='' cni_err='' cni_ms=0 cni_us=0
 cni_wrap=()
 
 # A process that holds new namespaces until it is killed. Sets held_pid once they are ready.
@@ -61,7 +61,7 @@ hold() {
 	fifo=$(mktemp -u "${TMPDIR:-/tmp}/flat-hold.XXXXXX")
 	mkfifo -m 0600 "$fifo"
 	# shellcheck disable=SC2016
-	setsid unshare -n -m --propagation private bash -c '
+	setsid unshare -n -m --propagation slave bash -c '
 		set -e
 		fifo=$1; shift
 		exec 3>"$fifo"
@@ -187,7 +187,9 @@ with_prev() {
 }
 
 cni() {
-	local verb=$1 netns=$2 id=$3 ifname=$4 plugin=${FLAT_PLUGIN:-flatnet} start end out
+	local verb=$1 netns=$2 id=$3 ifname=$4 plugin=${FLAT_PLUGIN:-flatnet} out
+	# shellcheck disable=SC2016
+	local timed='s=${EPOCHREALTIME//[!0-9]/}; "$@" 3>&- || rc=$?; echo "$((${EPOCHREALTIME//[!0-9]/} - s))" >&3; exit "${rc:-0}"'
 	local env=(-u CNI_NETNS -u CNI_CONTAINERID -u CNI_IFNAME -u CNI_COMMAND)
 	[[ $plugin == */* ]] || plugin=$FLAT_BIN/$plugin
 	[[ $netns == */* || -z $netns || $netns == - ]] || netns=/run/netns/$netns
@@ -198,15 +200,13 @@ cni() {
 	env+=("CNI_PATH=${CNI_PATH-$FLAT_BIN${FLAT_REFERENCE:+:$FLAT_REFERENCE}}")
 	out=$(mktemp "${TMPDIR:-/tmp}/flat-cni.XXXXXX")
 	cni_rc=0
-	start=${EPOCHREALTIME//[!0-9]/}
 	on "${NODE:--}" timeout -k 2 "${CNI_TIMEOUT:-30}" env "${env[@]}" \
-		"${cni_wrap[@]}" "$plugin" >"$out" 2>"$out.err" || cni_rc=$?
-	end=${EPOCHREALTIME//[!0-9]/}
-	# These are for the caller.
+		bash -c "$timed" cni "${cni_wrap[@]}" "$plugin" >"$out" 2>"$out.err" 3>"$out.us" || cni_rc=$?
+	cni_err=$(<"$out.err") cni_us=$(<"$out.us")
 	# shellcheck disable=SC2034
-	cni_ms=$(((end - start) / 1000)) cni_err=$(<"$out.err")
+	cni_us=${cni_us:-0} cni_ms=$((cni_us / 1000))
 	cni_out=$(<"$out")
-	rm -f "$out" "$out.err"
+	rm -f "$out" "$out.err" "$out.us"
 }
 
 cni_ok() {
