@@ -33,9 +33,9 @@
 #	done_testing                    last line of every script: prints the plan and exits
 #	at_exit COMMAND [ARG...]        runs at the end, whatever happens; last added runs first
 #
-# A script that dies before done_testing says at which line and exits with a failure.
+# A script that dies before done_testing says where and exits with a failure.
 
-tap_count=0 tap_failed=0 tap_planned='' tap_done=''
+tap_count=0 tap_failed=0 tap_planned='' tap_done='' tap_where=''
 tap_cleanups=()
 
 diag() {
@@ -201,11 +201,13 @@ tap_at_exit() {
 		eval "${tap_cleanups[i]}"
 	done
 	if [[ -z $tap_done ]]; then
-		diag "${0##*/} died near line $1 with status $rc after $tap_count assertions"
+		diag "${0##*/} died with status $rc after $tap_count assertions${tap_where:+, near $tap_where}"
 		((rc != 0)) || rc=1
 	fi
 	exit "$rc"
 }
-trap 'tap_at_exit ${LINENO}' EXIT
+set -E
+trap 'tap_where="${BASH_SOURCE[0]-}:$LINENO: $BASH_COMMAND"' ERR
+trap tap_at_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
