@@ -42,6 +42,8 @@ enum flat_json_type {
 	FLAT_JSON_BOOL,		  /* bool */
 	FLAT_JSON_TRISTATE,	  /* int: -1 not given (set by the caller beforehand), 0, 1 */
 	FLAT_JSON_INT,		  /* int64_t within min..max; no fraction, no string */
+	FLAT_JSON_INT32,	  /* int32_t, likewise */
+	FLAT_JSON_UINT32,	  /* uint32_t, likewise */
 	FLAT_JSON_STRING,	  /* const char *, copied to the arena; "" stays "" */
 	FLAT_JSON_STRING_LIST,	  /* struct flat_json_list of const char * */
 	FLAT_JSON_IP,		  /* struct flat_ip; "" = not given */
@@ -69,8 +71,8 @@ struct flat_json_field {
 	enum flat_json_type type;
 	size_t offset; /* of the target in the struct that the table describes */
 	bool required;
-	int64_t min, max; /* INT: the allowed values, named in the error; lists: max = most items
-			     (0: 4096) */
+	int64_t min, max; /* INT*: the allowed values, named in the error (both 0: what the type
+			     holds, at most 2^53); lists: max = most items (0: 4096) */
 	size_t offset2;	  /* where not 0: a bool that is set when the key is given */
 	const struct flat_json_field
 		*table;	  /* OBJECT, OBJECT_LIST; ends with a field without key */
@@ -219,6 +221,7 @@ struct flat_result_interface {
 	bool has_mac;
 	uint32_t mtu;	     /* 0: not given; printed since 1.1.0 */
 	const char *sandbox; /* NULL or "": on the host */
+	const char *socket_path, *pci_id; /* of other plugins, since 1.1.0; NULL or "": none */
 };
 
 struct flat_result_ip {
@@ -260,8 +263,9 @@ char *flat_version_print(const char *text, size_t len);
 /* Executes the plugin `type`, found in the directories of req->path, with the same environment
  * (environ, CNI_COMMAND replaced) and the same configuration; its stderr is ours. Bounded: 1 MiB of
  * output, 60 s, then it is killed. ADD: *ret_result (arena of req) is what it printed, code 7 when
- * it has no address. Other commands: ret_result NULL. Fails with the plugin's own code and message;
- * code 7 and -ENOENT when no directory has it. */
+ * it has no address; an ADD that fails after the start is followed by its DEL, as the spec asks.
+ * Other commands: ret_result NULL. Fails with the plugin's own code and message; code 7 and -ENOENT
+ * when no directory has it. */
 int flat_delegate_run(struct flat_request *req, const char *type, enum flat_command command,
 		      struct flat_result *ret_result, struct flat_err *err);
 
