@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * plan - the attachment: what one pod's network should look like, and the four verbs on it.
+ *
+ *   request ──▶ flat_conf ──▶ (lease) ──▶ flat_attachment ──┬─ apply  ──▶ kernel   ADD
+ *                                                           ├─ verify ──▶ kernel   CHECK
+ *                                                           └─ remove ──▶ kernel   DEL, GC
+ *
+ * All names derive from (network, container ID, interface), so that a later process finds
+ * everything without a state file.
+ */
+#pragma once
+
+#include <flatnet/base.h>
+#include <flatnet/cni.h>
+#include <flatnet/ipam.h>
+#include <flatnet/net.h>
+
+#define FLAT_RUN_DIR	  "/run/flatnet"
+#define FLAT_NODE_FILE	  FLAT_RUN_DIR "/node.json"
+#define FLAT_CLUSTER_CIDR "10.244.0.0/16"
+
+/* ---- configuration of type flatnet -------------------------------------------------------------
+ */
+
+/* Who this host is; main asks the system, the library doesn't. */
+struct flat_host {
+	const char *node_name; /* $NODE_NAME; NULL = not set */
+	const char *host_name; /* gethostname(2) */
+};
+
+struct flat_node {
+	const char *name;
+	struct flat_json_list pod_cidrs; /* struct flat_prefix */
+	struct flat_json_list addresses; /* struct flat_ip; at most one of a family */
+};
+
+enum flat_bridge_mode {
+	FLAT_BRIDGE_ROUTED, /* pods reach each other through the node's IP layer, also on the same
+			       bridge */
+	FLAT_BRIDGE_L2, /* the subnet is on-link in the pod, as with the reference bridge plugin */
+};
+
+enum flat_ipam_kind {
+	FLAT_IPAM_OWN,	   /* flatnet-ipam, in-process */
+	FLAT_IPAM_FOREIGN, /* another program, executed */
+	FLAT_IPAM_NONE,	   /* no addresses: layer 2 only */
+};
+
+struct flat_vlan_range {
+	uint16_t min, max;
+};
+
+struct flat_conf {
+	const char *bridge;
+	bool is_gateway, is_default_gateway, force_address, ip_masq;
+	bool hairpin, promisc, enable_dad, disable_container_interface, port_isolation;
+	uint32_t mtu; /* 0: not given and not known */
+	uint16_t vlan;
+	struct flat_json_list vlan_trunk; /* struct flat_vlan_range */
+	bool preserve_default_vlan;
+	enum flat_bridge_mode mode;
+	struct flat_mac mac;
+	bool has_mac;
+	struct flat_dns dns;
+
+	enum flat_ipam_kind ipam_kind;
+	struct flat_ipam_conf ipam; /* when FLAT_IPAM_OWN */
+
+	struct flat_json_list cluster_cidrs; /* struct flat_prefix; at least the pods' subnets */
+	struct flat_json_list
+		pod_cidrs; /* struct flat_prefix: this node's pods; empty: as the lease tells */
+	struct flat_json_list nodes;  /* struct flat_node; empty: no list was given */
+	const struct flat_node *self; /* this node among them */
+};
+
+/* Decodes and validates everything that ADD, CHECK and STATUS need: keys of the configuration,
+ * runtimeConfig, args.cni and CNI_ARGS in the spec's precedence, nodes or subnet file, the
+ * underlay's MTU. Memory is req's arena. Code 7 for what is wrong in the configuration, 2 for what
+ * is not supported, 11 while the node's subnet is not known yet. */
+int flat_conf_parse(struct flat_request *req, const struct flat_host *host, struct flat_net *net,
+		    const struct flat_log *log, struct flat_conf *ret_conf, struct flat_err *err);
+/* The little that DEL and GC need, and that must work whatever has become of the rest: bridge, kind
+ * of IPAM, data directory. */
+void flat_conf_parse_lenient(struct flat_request *req, struct flat_conf *ret_conf);
+
+/* ---- names -------------------------------------------------------------------------------------
+ */
+
+/* Host veth: "veth" and 11 hex digits (44 bits) of the hash. */
+void flat_name_host_veth(const char *network, const char *container_id, const char *ifname,
+			 char ret_name[static FLAT_IFNAME_LEN]);
+
+/* The host veth's ifalias: "flatnet NETWORK CONTAINERID IFNAME IP[,IP...] [NAMESPACE/POD]". A
+ * network name or container ID that makes it too long is written as "~" and 16 hex digits of its
+ * hash. */
+struct flat_alias {
+	char network[256], container_id[256], ifname[FLAT_IFNAME_LEN];
+	struct flat_ip ips[FLAT_MAX_LEASE];
+	size_t ip_count;
+};
+void flat_alias_format(const char *network, const char *container_id, const char *ifname,
+		       const struct flat_result_ip *ips, size_t ip_count, const char *pod_namespace,
+		       const char *pod_name, char ret_text[static FLAT_ALIAS_LEN]);
+/* False: not an alias of ours. */
+bool flat_alias_parse(const char *text, struct flat_alias *ret_alias);
+/* Is `written` (a field of an alias) this name, in clear or hashed? */
+bool flat_alias_names(const char *written, const char *name);
+
+/* ---- the attachment ----------------------------------------------------------------------------
+ */
+
+enum { FLAT_MAX_POD_ROUTES = 256 };
+
+struct flat_node_route {
+	const char *node; /* for messages */
+	struct flat_prefix dst;
+	struct flat_ip via;
+};
+
+struct flat_attachment {
+	const char *network, *container_id, *ifname, *netns;
+	char host_ifname[FLAT_IFNAME_LEN];
+	char alias[FLAT_ALIAS_LEN];
+	struct flat_mac host_mac, pod_mac;
+
+	struct {
+		const char *name;
+		struct flat_mac mac;
+		struct flat_prefix
+			gateways[FLAT_MAX_LEASE]; /* addresses of the node on the bridge */
+		size_t gateway_count;
+		bool promisc, force_address, routed;
+	} bridge;
+
+	uint32_t mtu; /* of the bridge when it is created, and of both ends of the veth; 0: the
+			 kernel's */
+	bool hairpin, isolated;
+	bool pod_up, enable_dad;
+	uint16_t vlan;
+	const struct flat_vlan_range *vlan_trunk;
+	size_t vlan_trunk_count;
+	bool preserve_default_vlan;
+
+	struct flat_result_ip ips[FLAT_MAX_LEASE]; /* interface: 2, the pod's in the result */
+	size_t ip_count;
+	struct flat_net_route
+		pod_routes[FLAT_MAX_POD_ROUTES]; /* in the order in which they are added */
+	size_t pod_route_count;
+	struct flat_route result_routes[FLAT_MAX_POD_ROUTES]; /* what the result tells: the IPAM's,
+								 and the default */
+	size_t result_route_count;
+	struct flat_dns dns;
+
+	/* node-wide: */
+	bool forward4, forward6;
+	struct flat_node_route *node_routes; /* wanted, sorted by dst */
+	size_t node_route_count;
+	struct flat_nft_network nft; /* name NULL: no rules wanted */
+};
+
+/* Configuration and addresses to attachment. lease is the IPAM's result (own or foreign): ips,
+ * routes, dns. Pure: looks at no kernel. Code 7. Memory is req's arena. */
+int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
+			 const struct flat_result *lease, struct flat_attachment *ret_attachment,
+			 struct flat_err *err);
+/* The result of ADD: interfaces bridge, host veth, pod; ips; routes; dns. Memory is req's arena. */
+int flat_plan_result(struct flat_request *req, const struct flat_attachment *attachment,
+		     struct flat_result *ret_result, struct flat_err *err);
+
+/* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
+struct flat_applied {
+	int lock_fd;	/* shared among ADDs on one bridge; see apply.c */
+	int veth_index; /* 0: not made */
+	int bridge_index;
+	bool bridge_made, nft_made;
+	struct flat_prefix gateways[FLAT_MAX_LEASE];
+	size_t gateway_count;
+	struct flat_node_route *routes; /* added, not corrected ones */
+	size_t route_count;
+};
+#define FLAT_APPLIED                                                                               \
+	{                                                                                          \
+		.lock_fd = -1                                                                      \
+	}
+
+/* ADD: makes it so. On failure call flat_attachment_undo() with what was made. netns_fd is the
+ * pod's namespace. */
+int flat_attachment_apply(struct flat_attachment *attachment, struct flat_net *net, int netns_fd,
+			  const struct flat_log *log, struct flat_applied *applied,
+			  struct flat_err *err);
+/* Takes back what this apply made. Node-wide things (bridge, its address, routes to nodes, rules)
+ * only when no other attachment is there or on its way. Cannot fail: what goes wrong is logged. */
+void flat_attachment_undo(const struct flat_attachment *attachment, struct flat_net *net,
+			  struct flat_applied *applied, const struct flat_log *log);
+void flat_applied_close(struct flat_applied *applied);
+
+/* CHECK: compares the attachment with the kernel, changes nothing. Code FLAT_CODE_MISMATCH names
+ * the first difference. */
+int flat_attachment_verify(const struct flat_attachment *attachment, struct flat_net *net,
+			   int netns_fd, struct flat_err *err);
+
+/* DEL: removes the host veth of (network, container_id, ifname) and with it the pod's interface.
+ * Gone is success; a link of that name which belongs to somebody else is left alone. */
+int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
+			   const char *ifname, struct flat_err *err);
+
+/* ---- witness: what the links tell about reservations -------------------------------------------
+ */
+
+struct flat_witness_state;
+/* net and strings are borrowed. */
+int flat_witness_open(struct flat_net *net, const char *network, const char *bridge,
+		      struct flat_ipam_witness *ret_witness, struct flat_err *err);
+void flat_witness_close(struct flat_ipam_witness *witness);
+
+/* GC: removes the host veths of this network that are not of a valid attachment and for which
+ * is_in_flight (may be NULL) does not say yes. Returns how many. */
+int flat_attachment_sweep(struct flat_net *net, const char *network,
+			  const struct flat_json_list *valid,
+			  bool (*is_in_flight)(void *arg, const struct flat_alias *alias),
+			  void *arg, struct flat_err *err);

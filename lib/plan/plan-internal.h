@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of this room share among themselves. */
+#pragma once
+
+#include <flatnet/plan.h>
+
+extern const struct flat_json_field flat_node_fields[]; /* struct flat_node */
+
+/* Where the nodes and this node's subnets may come from, as the configuration says it. */
+struct flat_node_source {
+	struct flat_json_list nodes; /* struct flat_node */
+	bool has_nodes;
+	const char *nodes_file, *node_name, *subnet_file; /* NULL: not given */
+	struct flat_json_list cluster_cidrs;		  /* empty: not given */
+	bool ip_masq_given;
+};
+
+/* Fills in conf's nodes, self, pod_cidrs, cluster_cidrs, mtu, ipam and, from flannel's subnet.env,
+ * ip_masq. */
+int flat_node_resolve(struct flat_request *req, const struct flat_node_source *source,
+		      const struct flat_host *host, struct flat_net *net, struct flat_conf *conf,
+		      struct flat_err *err);
+
+/* By dst; node_routes are sorted so. For qsort() and bsearch(). */
+int flat_node_route_compare(const void *a, const void *b);
+
+/* Makes the wanted routes to other nodes true: one dump, at most one batch. Those added are told in
+ * applied. */
+int flat_node_routes_ensure(const struct flat_attachment *attachment, struct flat_net *net,
+			    struct flat_applied *applied, struct flat_err *err);
+/* Fails with FLAT_CODE_MISMATCH and the first wanted route that is missing or wrong. */
+int flat_node_routes_verify(const struct flat_attachment *attachment, struct flat_net *net,
+			    struct flat_err *err);
+
+/* How many ports the bridge has. */
+int flat_bridge_count_ports(struct flat_net *net, int bridge_index, struct flat_err *err);
