@@ -1,0 +1,337 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The configuration of type flatnet: the reference bridge plugin's keys with its meaning, and our
+ * own. What a runtime can set in several places is settled here once: CNI_ARGS, then args.cni, then
+ * runtimeConfig, the later one wins (CNI CONVENTIONS.md).
+ */
+#include "plan-internal.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+struct trunk {
+	int64_t min_id, max_id, id;
+	bool has_min, has_max, has_id;
+};
+
+/* As the JSON has it, before defaults and precedence. */
+struct raw {
+	const char *bridge, *backend, *mode, *node_name, *nodes_file, *subnet_file;
+	int is_gateway, is_default_gateway, ip_masq, hairpin;
+	bool force_address, promisc, enable_dad, disable_container_interface, port_isolation;
+	bool preserve_default_vlan, mac_spoof_check;
+	int64_t mtu, vlan;
+	struct flat_json_list trunk, cluster_cidrs, nodes;
+	bool has_nodes;
+	struct flat_dns dns;
+	struct {
+		struct flat_mac mac;
+		bool has_mac;
+	} runtime;
+	struct {
+		struct {
+			struct flat_mac mac;
+			bool has_mac;
+		} cni;
+	} args;
+};
+
+enum { MTU_MIN = 68, MTU_MAX = 65535, VLAN_MAX = 4094, MAX_NODES = 16384 };
+
+static const struct flat_json_field trunk_fields[] = {
+	{ .key = "minID",
+	  FLAT_JSON_INT,
+	  offsetof(struct trunk, min_id),
+	  .min = 0,
+	  .max = VLAN_MAX,
+	  .offset2 = offsetof(struct trunk, has_min) },
+	{ .key = "maxID",
+	  FLAT_JSON_INT,
+	  offsetof(struct trunk, max_id),
+	  .min = 0,
+	  .max = VLAN_MAX,
+	  .offset2 = offsetof(struct trunk, has_max) },
+	{ .key = "id",
+	  FLAT_JSON_INT,
+	  offsetof(struct trunk, id),
+	  .min = 0,
+	  .max = VLAN_MAX,
+	  .offset2 = offsetof(struct trunk, has_id) },
+	FLAT_JSON_END,
+};
+
+const struct flat_json_field flat_node_fields[] = {
+	{ .key = "name", FLAT_JSON_STRING, offsetof(struct flat_node, name), .required = true },
+	{ .key = "podCIDRs",
+	  FLAT_JSON_PREFIX_OR_LIST,
+	  offsetof(struct flat_node, pod_cidrs),
+	  .required = true,
+	  .max = 16 },
+	{ .key = "address",
+	  FLAT_JSON_IP_OR_LIST,
+	  offsetof(struct flat_node, addresses),
+	  .required = true,
+	  .max = 2 },
+	FLAT_JSON_END,
+};
+
+static const struct flat_json_field runtime_fields[] = {
+	{ .key = "mac",
+	  FLAT_JSON_MAC,
+	  offsetof(struct raw, runtime.mac),
+	  .offset2 = offsetof(struct raw, runtime.has_mac) },
+	FLAT_JSON_END,
+};
+
+static const struct flat_json_field args_cni_fields[] = {
+	{ .key = "mac",
+	  FLAT_JSON_MAC,
+	  offsetof(struct raw, args.cni.mac),
+	  .offset2 = offsetof(struct raw, args.cni.has_mac) },
+	FLAT_JSON_END,
+};
+
+static const struct flat_json_field args_fields[] = {
+	{ .key = "cni", FLAT_JSON_OBJECT, 0, .table = args_cni_fields },
+	FLAT_JSON_END,
+};
+
+#define RAW(type, field) type, offsetof(struct raw, field)
+static const struct flat_json_field conf_fields[] = {
+	/* the reference bridge plugin's */
+	{ .key = "bridge", RAW(FLAT_JSON_STRING, bridge) },
+	{ .key = "isGateway", RAW(FLAT_JSON_TRISTATE, is_gateway) },
+	{ .key = "isDefaultGateway", RAW(FLAT_JSON_TRISTATE, is_default_gateway) },
+	{ .key = "forceAddress", RAW(FLAT_JSON_BOOL, force_address) },
+	{ .key = "ipMasq", RAW(FLAT_JSON_TRISTATE, ip_masq) },
+	{ .key = "ipMasqBackend", RAW(FLAT_JSON_STRING, backend) },
+	{ .key = "mtu", RAW(FLAT_JSON_INT, mtu), .min = 0, .max = MTU_MAX },
+	{ .key = "hairpinMode", RAW(FLAT_JSON_TRISTATE, hairpin) },
+	{ .key = "promiscMode", RAW(FLAT_JSON_BOOL, promisc) },
+	{ .key = "vlan", RAW(FLAT_JSON_INT, vlan), .min = 0, .max = VLAN_MAX },
+	{ .key = "vlanTrunk",
+	  RAW(FLAT_JSON_OBJECT_LIST, trunk),
+	  .table = trunk_fields,
+	  .elem_size = sizeof(struct trunk),
+	  .max = 64 },
+	{ .key = "preserveDefaultVlan", RAW(FLAT_JSON_BOOL, preserve_default_vlan) },
+	{ .key = "macspoofchk", RAW(FLAT_JSON_BOOL, mac_spoof_check) },
+	{ .key = "enabledad", RAW(FLAT_JSON_BOOL, enable_dad) },
+	{ .key = "disableContainerInterface", RAW(FLAT_JSON_BOOL, disable_container_interface) },
+	{ .key = "portIsolation", RAW(FLAT_JSON_BOOL, port_isolation) },
+	{ .key = "dns", RAW(FLAT_JSON_OBJECT, dns), .table = flat_dns_fields },
+	/* our own */
+	{ .key = "bridgeMode", RAW(FLAT_JSON_STRING, mode) },
+	{ .key = "clusterCIDR", RAW(FLAT_JSON_PREFIX_OR_LIST, cluster_cidrs), .max = 16 },
+	{ .key = "nodes",
+	  RAW(FLAT_JSON_OBJECT_LIST, nodes),
+	  .offset2 = offsetof(struct raw, has_nodes),
+	  .table = flat_node_fields,
+	  .elem_size = sizeof(struct flat_node),
+	  .max = MAX_NODES },
+	{ .key = "nodesFile", RAW(FLAT_JSON_STRING, nodes_file) },
+	{ .key = "nodeName", RAW(FLAT_JSON_STRING, node_name) },
+	{ .key = "subnetFile", RAW(FLAT_JSON_STRING, subnet_file) },
+	/* from the runtime */
+	{ .key = "runtimeConfig", FLAT_JSON_OBJECT, 0, .table = runtime_fields },
+	{ .key = "args", FLAT_JSON_OBJECT, 0, .table = args_fields },
+	FLAT_JSON_END,
+};
+
+static const char *given(const char *text)
+{
+	return text && text[0] ? text : NULL;
+}
+
+static int parse_trunk(struct flat_request *req, const struct raw *raw, struct flat_conf *conf,
+		       struct flat_err *err)
+{
+	const struct trunk *trunk = raw->trunk.items;
+	struct flat_vlan_range *ranges =
+		flat_arena_alloc(&req->arena, 2 * raw->trunk.count * sizeof *ranges + 1);
+	size_t n = 0;
+	if (!ranges)
+		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "vlanTrunk");
+	for (size_t i = 0; i < raw->trunk.count; i++) {
+		const struct trunk *t = &trunk[i];
+		if (t->has_min != t->has_max)
+			return flat_fail(
+				err, FLAT_CODE_CONFIG, 0,
+				"vlanTrunk[%zu]: minID and maxID belong together, %s is missing", i,
+				t->has_min ? "maxID" : "minID");
+		if (t->has_min && t->min_id > t->max_id)
+			return flat_fail(err, FLAT_CODE_CONFIG, 0,
+					 "vlanTrunk[%zu]: minID %d is greater than maxID %d", i,
+					 (int)t->min_id, (int)t->max_id);
+		if (t->has_min)
+			ranges[n++] = (struct flat_vlan_range){ (uint16_t)t->min_id,
+								(uint16_t)t->max_id };
+		if (t->has_id)
+			ranges[n++] = (struct flat_vlan_range){ (uint16_t)t->id, (uint16_t)t->id };
+		if (!t->has_min && !t->has_id)
+			return flat_fail(err, FLAT_CODE_CONFIG, 0,
+					 "vlanTrunk[%zu]: neither id nor minID and maxID", i);
+	}
+	conf->vlan_trunk = (struct flat_json_list){ .items = ranges, .count = n };
+	return 0;
+}
+
+static int parse_ipam_kind(struct flat_request *req, const struct raw *raw, struct flat_conf *conf,
+			   struct flat_err *err)
+{
+	const char *type = req->ipam_type;
+	if (raw->disable_container_interface && (req->has_ipam && !(type && !type[0])))
+		return flat_fail(
+			err, FLAT_CODE_CONFIG, 0,
+			"disableContainerInterface: cannot be used with ipam: an interface that stays down has no address");
+	if (raw->disable_container_interface || (type && !type[0]))
+		conf->ipam_kind = FLAT_IPAM_NONE;
+	else if (!type || !strcmp(type, "flatnet-ipam"))
+		conf->ipam_kind = FLAT_IPAM_OWN;
+	else
+		conf->ipam_kind = FLAT_IPAM_FOREIGN;
+	return 0;
+}
+
+static int validate(const struct raw *raw, struct flat_err *err)
+{
+	if (!flat_ifname_is_valid(raw->bridge))
+		return flat_fail(
+			err, FLAT_CODE_CONFIG, 0,
+			"bridge: \"%.64s\" is no name for an interface: 1 to 15 bytes, no '/', ':' or white space",
+			raw->bridge);
+	if (raw->hairpin == 1 && raw->promisc)
+		return flat_fail(err, FLAT_CODE_CONFIG, 0,
+				 "cannot set hairpinMode and promiscMode at the same time");
+	if (raw->mtu && raw->mtu < MTU_MIN)
+		return flat_fail(err, FLAT_CODE_CONFIG, 0,
+				 "mtu: %d is too small: 0 (automatic) or %d to %d", (int)raw->mtu,
+				 MTU_MIN, MTU_MAX);
+	if (raw->backend && raw->backend[0] && strcmp(raw->backend, "nftables") != 0 &&
+	    strcmp(raw->backend, "iptables") != 0)
+		return flat_fail(err, FLAT_CODE_CONFIG, 0,
+				 "ipMasqBackend: unknown backend \"%.64s\": use \"nftables\"",
+				 raw->backend);
+	if (raw->mode && raw->mode[0] && strcmp(raw->mode, "routed") != 0 &&
+	    strcmp(raw->mode, "l2") != 0)
+		return flat_fail(err, FLAT_CODE_CONFIG, 0,
+				 "bridgeMode: \"%.64s\" is neither \"routed\" nor \"l2\"",
+				 raw->mode);
+	if (raw->mac_spoof_check)
+		return flat_fail(
+			err, FLAT_CODE_UNSUPPORTED, 0,
+			"macspoofchk: true is not supported: leave it out, or chain a plugin that filters MACs");
+	if (raw->has_nodes && given(raw->nodes_file))
+		return flat_fail(err, FLAT_CODE_CONFIG, 0, "nodes and nodesFile: give one of them");
+	return 0;
+}
+
+int flat_conf_parse(struct flat_request *req, const struct flat_host *host, struct flat_net *net,
+		    const struct flat_log *log, struct flat_conf *ret_conf, struct flat_err *err)
+{
+	struct raw raw = { .bridge = "cni0",
+			   .is_gateway = -1,
+			   .is_default_gateway = -1,
+			   .ip_masq = -1,
+			   .hairpin = -1 };
+	struct flat_conf conf = { 0 };
+	int r;
+
+	r = flat_json_decode(req->json, "", conf_fields, &raw, &req->arena, err);
+	if (r < 0)
+		return r;
+	if (!raw.bridge[0])
+		raw.bridge = "cni0";
+	r = validate(&raw, err);
+	if (r < 0)
+		return r;
+
+	r = parse_ipam_kind(req, &raw, &conf, err);
+	if (r < 0)
+		return r;
+	conf.bridge = raw.bridge;
+	conf.is_default_gateway = conf.ipam_kind != FLAT_IPAM_NONE && raw.is_default_gateway != 0 &&
+				  raw.is_gateway != 0;
+	if (raw.is_default_gateway == 1)
+		conf.is_default_gateway = true; /* implies isGateway, as in the reference */
+	conf.is_gateway = conf.ipam_kind != FLAT_IPAM_NONE &&
+			  (raw.is_gateway != 0 || conf.is_default_gateway);
+	conf.force_address = raw.force_address;
+	conf.ip_masq = raw.ip_masq == 1;
+	conf.hairpin = raw.hairpin == -1 ? !raw.promisc : raw.hairpin;
+	conf.promisc = raw.promisc;
+	conf.enable_dad = raw.enable_dad;
+	conf.disable_container_interface = raw.disable_container_interface;
+	conf.port_isolation = raw.port_isolation;
+	conf.mtu = (uint32_t)raw.mtu;
+	conf.vlan = (uint16_t)raw.vlan;
+	conf.preserve_default_vlan = raw.preserve_default_vlan;
+	conf.dns = raw.dns;
+	if (given(raw.mode))
+		conf.mode = strcmp(raw.mode, "l2") ? FLAT_BRIDGE_ROUTED : FLAT_BRIDGE_L2;
+	else /* who asks for isolated ports wants pods kept apart: a way through the node would undo
+		that */
+		conf.mode = conf.is_gateway && !conf.port_isolation ? FLAT_BRIDGE_ROUTED
+								    : FLAT_BRIDGE_L2;
+	if (conf.mode == FLAT_BRIDGE_ROUTED && !conf.is_gateway)
+		return flat_fail(
+			err, FLAT_CODE_CONFIG, 0,
+			"bridgeMode: \"routed\" needs isGateway: the way leads through the node");
+	if (raw.backend && !strcmp(raw.backend, "iptables"))
+		flat_warn(
+			log,
+			"ipMasqBackend: \"iptables\" is ignored: flatnet always writes nf_tables rules, which work beside iptables");
+	r = parse_trunk(req, &raw, &conf, err);
+	if (r < 0)
+		return r;
+
+	conf.has_mac = true;
+	if (raw.runtime.has_mac)
+		conf.mac = raw.runtime.mac;
+	else if (raw.args.cni.has_mac)
+		conf.mac = raw.args.cni.mac;
+	else if (req->args.has_mac)
+		conf.mac = req->args.mac;
+	else
+		conf.has_mac = false;
+	if (conf.has_mac && (conf.mac.bytes[0] & 1))
+		return flat_fail(err, FLAT_CODE_CONFIG, 0,
+				 "mac: %s is a multicast address: the first byte must be even",
+				 flat_mac_text(&conf.mac, (char[FLAT_MAC_TEXT]){ 0 }));
+
+	const struct flat_node_source source = {
+		.nodes = raw.nodes,
+		.has_nodes = raw.has_nodes,
+		.nodes_file = given(raw.nodes_file),
+		.node_name = given(raw.node_name),
+		.subnet_file = given(raw.subnet_file),
+		.cluster_cidrs = raw.cluster_cidrs,
+		.ip_masq_given = raw.ip_masq != -1,
+	};
+	r = flat_node_resolve(req, &source, host, net, &conf, err);
+	if (r < 0)
+		return r;
+	*ret_conf = conf;
+	return 0;
+}
+
+void flat_conf_parse_lenient(struct flat_request *req, struct flat_conf *ret_conf)
+{
+	const struct flat_json *ipam = flat_json_get(req->json, "ipam");
+	const char *bridge = flat_json_text(flat_json_get(req->json, "bridge"));
+	const char *dir = ipam ? flat_json_text(flat_json_get(ipam, "dataDir")) : NULL;
+	const struct raw raw = { 0 };
+	struct flat_conf conf = { 0 };
+
+	conf.bridge = bridge && flat_ifname_is_valid(bridge)
+			      ? flat_arena_strdup(&req->arena, bridge)
+			      : "cni0";
+	if (!conf.bridge)
+		conf.bridge = "cni0";
+	parse_ipam_kind(req, &raw, &conf, NULL);
+	conf.ipam.data_dir = dir && dir[0] == '/' ? flat_arena_strdup(&req->arena, dir) : NULL;
+	if (!conf.ipam.data_dir)
+		conf.ipam.data_dir = FLAT_IPAM_DATA_DIR;
+	*ret_conf = conf;
+}
