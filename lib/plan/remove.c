@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * DEL and GC. A link is ours when it has the derived name and its alias says the same, or says
+ * nothing: then its ADD was killed between creating it and writing the alias.
+ */
+#include "plan-internal.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
+			   const char *ifname, struct flat_err *err)
+{
+	char name[FLAT_IFNAME_LEN];
+	struct flat_link link;
+	struct flat_alias alias;
+
+	flat_name_host_veth(network, container_id, ifname, name);
+	int r = flat_link_by_name(net, name, &link, err);
+	if (r <= 0)
+		return r;
+	if (strcmp(link.kind, "veth") != 0)
+		return 0;
+	if (link.alias[0] &&
+	    (!flat_alias_parse(link.alias, &alias) || !flat_alias_names(alias.network, network) ||
+	     !flat_alias_names(alias.container_id, container_id) ||
+	     strcmp(alias.ifname, ifname) != 0))
+		return 0;
+	flat_link_del(net, link.index, FLAT_GONE_OK);
+	return flat_net_commit(net, err);
+}
+
+struct sweep {
+	const char *network;
+	const struct flat_json_list *valid;
+	bool (*is_in_flight)(void *arg, const struct flat_alias *alias);
+	void *arg;
+	int *indices;
+	size_t count, room;
+};
+
+static bool is_valid(const struct sweep *s, const struct flat_alias *alias)
+{
+	const struct flat_attachment_id *valid = s->valid->items;
+	for (size_t i = 0; i < s->valid->count; i++)
+		if (!strcmp(alias->ifname, valid[i].ifname) &&
+		    flat_alias_names(alias->container_id, valid[i].container_id))
+			return true;
+	return false;
+}
+
+static int collect_stale(void *arg, const struct flat_link *link)
+{
+	struct sweep *s = arg;
+	struct flat_alias alias;
+	if (!flat_alias_parse(link->alias, &alias) ||
+	    !flat_alias_names(alias.network, s->network) || is_valid(s, &alias))
+		return 0;
+	if (s->is_in_flight && s->is_in_flight(s->arg, &alias))
+		return 0;
+	if (s->count == s->room) {
+		size_t room = s->room ? 2 * s->room : 64;
+		int *more = realloc(s->indices, room * sizeof *more);
+		if (!more)
+			return -ENOMEM;
+		s->indices = more;
+		s->room = room;
+	}
+	s->indices[s->count++] = link->index;
+	return 0;
+}
+
+int flat_attachment_sweep(struct flat_net *net, const char *network,
+			  const struct flat_json_list *valid,
+			  bool (*is_in_flight)(void *arg, const struct flat_alias *alias),
+			  void *arg, struct flat_err *err)
+{
+	struct sweep s = {
+		.network = network, .valid = valid, .is_in_flight = is_in_flight, .arg = arg
+	};
+	int r = flat_link_each(net, "veth", 0, collect_stale, &s, err);
+	if (r >= 0 && s.count)
+		r = flat_link_del_many(net, s.indices, s.count, err);
+	free(s.indices);
+	return r < 0 ? r : (int)s.count;
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * CHECK: the attachment against the kernel. Tells the first difference and what would mend it;
+ * changes nothing. What other plugins of a chain may have added (more addresses, more routes) is
+ * not a difference.
+ */
+#include "plan-internal.h"
+
+#include <errno.h>
+#include <linux/if_bridge.h>
+#include <linux/rtnetlink.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define DIFFERENT(err, ...) flat_fail(err, FLAT_CODE_MISMATCH, 0, __VA_ARGS__)
+
+struct wanted_addresses {
+	const struct flat_prefix *wanted;
+	size_t count;
+	bool *found;
+};
+
+static int see_address(void *arg, const struct flat_addr *addr)
+{
+	struct wanted_addresses *w = arg;
+	for (size_t i = 0; i < w->count; i++)
+		if (flat_prefix_equal(&w->wanted[i], &addr->address))
+			w->found[i] = true;
+	return 0;
+}
+
+static int verify_addresses(struct flat_net *net, const struct flat_link *link,
+			    const struct flat_prefix *wanted, size_t count, struct flat_err *err)
+{
+	bool found[FLAT_MAX_LEASE] = { false };
+	struct wanted_addresses w = { wanted, count, found };
+	int r = flat_addr_each(net, link->index, 0, see_address, &w, err);
+	for (size_t i = 0; r >= 0 && i < count; i++)
+		if (!found[i])
+			r = DIFFERENT(err, "'%s' has lost its address %s", link->name,
+				      flat_prefix_text(&wanted[i], (char[FLAT_PREFIX_TEXT]){ 0 }));
+	return r;
+}
+
+static int verify_bridge(const struct flat_attachment *a, struct flat_net *net,
+			 struct flat_link *ret_bridge, struct flat_err *err)
+{
+	int r = flat_link_by_name(net, a->bridge.name, ret_bridge, err);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return DIFFERENT(err, "bridge '%s' is missing", a->bridge.name);
+	if (strcmp(ret_bridge->kind, "bridge") != 0)
+		return DIFFERENT(err, "link '%s' is not a bridge", a->bridge.name);
+	if (!ret_bridge->up)
+		return DIFFERENT(err, "bridge '%s' is down: `ip link set %s up`", a->bridge.name,
+				 a->bridge.name);
+	return verify_addresses(net, ret_bridge, a->bridge.gateways, a->bridge.gateway_count, err);
+}
+
+static int verify_port(const struct flat_attachment *a, struct flat_net *net,
+		       const struct flat_link *bridge, struct flat_err *err)
+{
+	struct flat_link link;
+	int r = flat_link_by_name(net, a->host_ifname, &link, err);
+	if (r < 0)
+		return r;
+	if (r == 0 || strcmp(link.kind, "veth") != 0)
+		return DIFFERENT(err, "host veth '%s' is missing", a->host_ifname);
+	if (link.master != bridge->index)
+		return DIFFERENT(
+			err,
+			"host veth '%s' is not a port of bridge '%s': `ip link set %s master %s`",
+			a->host_ifname, a->bridge.name, a->host_ifname, a->bridge.name);
+	if (!link.up)
+		return DIFFERENT(err, "host veth '%s' is down: `ip link set %s up`", a->host_ifname,
+				 a->host_ifname);
+	if (a->mtu && link.mtu != a->mtu)
+		return DIFFERENT(err, "host veth '%s' has MTU %u, not %u", a->host_ifname, link.mtu,
+				 a->mtu);
+	if (link.port.hairpin != a->hairpin)
+		return DIFFERENT(err,
+				 "port '%s' has hairpin %s: `bridge link set dev %s hairpin %s`",
+				 a->host_ifname, link.port.hairpin ? "on" : "off", a->host_ifname,
+				 a->hairpin ? "on" : "off");
+	if (link.port.isolated != a->isolated)
+		return DIFFERENT(err,
+				 "port '%s' has isolated %s: `bridge link set dev %s isolated %s`",
+				 a->host_ifname, link.port.isolated ? "on" : "off", a->host_ifname,
+				 a->isolated ? "on" : "off");
+	if (link.port.state == BR_STATE_DISABLED && a->pod_up)
+		return DIFFERENT(
+			err, "port '%s' of bridge '%s' does not forward: is the pod's end down?",
+			a->host_ifname, a->bridge.name);
+	return 0;
+}
+
+/* ---- inside the pod ----------------------------------------------------------------------------
+ */
+
+struct wanted_routes {
+	const struct flat_attachment *a;
+	bool found[FLAT_MAX_POD_ROUTES];
+};
+
+static int see_route(void *arg, const struct flat_net_route *seen)
+{
+	struct wanted_routes *w = arg;
+	for (size_t i = 0; i < w->a->pod_route_count; i++) {
+		const struct flat_route *want = &w->a->pod_routes[i].route;
+		const struct flat_prefix dst = { flat_prefix_first(&want->dst), want->dst.len };
+		if (flat_prefix_equal(&dst, &seen->route.dst) &&
+		    (want->gw.family == 0 ? seen->route.gw.family == 0
+					  : flat_ip_equal(&want->gw, &seen->route.gw)))
+			w->found[i] = true;
+	}
+	return 0;
+}
+
+static int verify_pod_routes(const struct flat_attachment *a, struct flat_net *pod,
+			     const struct flat_link *link, struct flat_err *err)
+{
+	struct wanted_routes w = { .a = a };
+	char dst[FLAT_PREFIX_TEXT], gw[FLAT_IP_TEXT];
+	int r = flat_route_each(pod, 0, link->index, 0, 0, see_route, &w, err);
+	for (size_t i = 0; r >= 0 && i < a->pod_route_count; i++) {
+		const struct flat_route *want = &a->pod_routes[i].route;
+		if (want->table && want->table != RT_TABLE_MAIN &&
+		    !w.found[i]) { /* a table that was not dumped yet */
+			r = flat_route_each(pod, want->dst.ip.family, link->index, 0, want->table,
+					    see_route, &w, err);
+			if (r < 0)
+				return r;
+		}
+		if (!w.found[i])
+			r = DIFFERENT(err, "the route to %s%s%s is missing",
+				      flat_prefix_text(&want->dst, dst),
+				      want->gw.family ? " via " : "",
+				      want->gw.family ? flat_ip_text(&want->gw, gw) : "");
+	}
+	return r;
+}
+
+static int verify_pod_inside(const struct flat_attachment *a, struct flat_err *err)
+{
+	flat_auto_net *pod = NULL;
+	struct flat_prefix addresses[FLAT_MAX_LEASE];
+	struct flat_link link;
+	char have[FLAT_MAC_TEXT], want[FLAT_MAC_TEXT];
+	int r = flat_net_open(&pod, err);
+	if (r < 0)
+		return r;
+	r = flat_link_by_name(pod, a->ifname, &link, err);
+	if (r < 0)
+		return r;
+	if (r == 0)
+		return DIFFERENT(err, "interface '%s' is missing", a->ifname);
+	if (strcmp(link.kind, "veth") != 0)
+		return DIFFERENT(err, "interface '%s' is not a veth", a->ifname);
+	if (!link.up && a->pod_up)
+		return DIFFERENT(err, "interface '%s' is down", a->ifname);
+	if (memcmp(&link.mac, &a->pod_mac, sizeof link.mac) != 0)
+		return DIFFERENT(err, "interface '%s' has MAC %s, not %s", a->ifname,
+				 flat_mac_text(&link.mac, have), flat_mac_text(&a->pod_mac, want));
+	if (a->mtu && link.mtu != a->mtu)
+		return DIFFERENT(err, "interface '%s' has MTU %u, not %u", a->ifname, link.mtu,
+				 a->mtu);
+	for (size_t i = 0; i < a->ip_count; i++)
+		addresses[i] = a->ips[i].address;
+	r = verify_addresses(pod, &link, addresses, a->ip_count, err);
+	return r < 0 ? r : verify_pod_routes(a, pod, &link, err);
+}
+
+static int verify_pod(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
+{
+	int back = -1;
+	int r = flat_netns_enter(netns_fd, &back, err);
+	if (r < 0)
+		return r;
+	r = verify_pod_inside(a, err);
+	flat_netns_leave(&back);
+	return r < 0 ? flat_wrap(err, "in '%.128s'", a->netns) : 0;
+}
+
+/* ---- the node ----------------------------------------------------------------------------------
+ */
+
+static int verify_sysctl(const char *path, const char *want, struct flat_err *err)
+{
+	char value[32];
+	int r = flat_sysctl_get(path, value, sizeof value, err);
+	if (r == -ENOENT)
+		return DIFFERENT(err, "sysctl '%s' does not exist", path);
+	if (r < 0)
+		return r;
+	return strcmp(value, want) ? DIFFERENT(err, "sysctl '%s' is %s, not %s", path, value, want)
+				   : 0;
+}
+
+static int verify_node(const struct flat_attachment *a, struct flat_net *net, struct flat_err *err)
+{
+	const char *what = NULL;
+	int r = 0;
+	if (a->forward4)
+		r = verify_sysctl("net/ipv4/ip_forward", "1", err);
+	if (r >= 0 && a->forward6)
+		r = verify_sysctl("net/ipv6/conf/all/forwarding", "1", err);
+	if (r >= 0 && a->node_route_count)
+		r = flat_node_routes_verify(a, net, err);
+	if (r < 0 || !a->nft.name)
+		return r;
+	r = flat_nft_verify(&a->nft, &what, err);
+	if (r == 0)
+		return DIFFERENT(
+			err,
+			"node-wide rules in nf_tables: %s; the next ADD on this node restores them",
+			what);
+	return r < 0 ? r : 0;
+}
+
+int flat_attachment_verify(const struct flat_attachment *a, struct flat_net *net, int netns_fd,
+			   struct flat_err *err)
+{
+	struct flat_link bridge;
+	int r = verify_bridge(a, net, &bridge, err);
+	if (r >= 0)
+		r = verify_port(a, net, &bridge, err);
+	if (r >= 0)
+		r = verify_pod(a, netns_fd, err);
+	if (r >= 0)
+		r = verify_node(a, net, err);
+	return r;
+}
