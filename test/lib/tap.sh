@@ -52,11 +52,11 @@ pass() {
 fail() {
 	printf 'not ok %d - %s\n' $((++tap_count)) "$1"
 	: $((++tap_failed))
-	local i
+	local i where=''
 	for ((i = 1; i < ${#BASH_SOURCE[@]}; i++)); do
-		[[ ${BASH_SOURCE[i]} == */lib/* ]] || break
+		[[ ${BASH_SOURCE[i]} == */lib/* ]] || where="${BASH_SOURCE[i]##*/}:${BASH_LINENO[i - 1]}${where:+ > $where}"
 	done
-	((i == ${#BASH_SOURCE[@]})) || diag "  ${BASH_SOURCE[i]}:${BASH_LINENO[i - 1]}"
+	diag "  $where"
 }
 
 ok() {
