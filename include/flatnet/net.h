@@ -182,7 +182,7 @@ int flat_sysctl_get(const char *path, char *buf, size_t size, struct flat_err *e
 /* ---- nf_tables: node-wide rules ----------------------------------------------------------------
  */
 
-enum { FLAT_NFT_MAX_PREFIXES = 64 };
+enum { FLAT_NFT_MAX_PREFIXES = 32 }; /* of each list; all of them fit one rule */
 
 /* What one network wants from the node. The rules are in table `inet flatnet`, tagged with the
  * network's name and a digest of their content, so that a dump of the tags tells whether they are
