@@ -1,0 +1,37 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Format and static analysis of the C sources.
+set -euo pipefail
+. "${0%/*}/../lib/tap.sh"
+cd "${0%/*}/../.."
+
+mapfile -t sources < <(find include lib ipam plugin test -name '*.[ch]' | sort)
+mapfile -t units < <(find lib ipam plugin -name '*.c' | sort)
+
+for file in "${sources[@]}"; do
+	case $(head -n 1 "$file") in
+	'// SPDX-License-Identifier: Apache-2.0' | '/* SPDX-License-Identifier: Apache-2.0 */') ;;
+	*) fail "$file begins with its licence" ;;
+	esac
+done
+pass "licences of ${#sources[@]} files looked at"
+
+ok "clang-format has nothing to say about ${#sources[@]} files" \
+	clang-format --dry-run -Werror "${sources[@]}"
+
+tidy() {
+	printf '%s\n' "${units[@]}" |
+		xargs -P "$(nproc)" -n 4 clang-tidy -p "$FLAT_BUILD" --quiet 2>/dev/null
+}
+if [[ -r $FLAT_BUILD/compile_commands.json ]]; then
+	ok "clang-tidy finds nothing in ${#units[@]} files" tidy
+else
+	skip 'clang-tidy' "there is no build in $FLAT_BUILD"
+fi
+
+ok "cppcheck finds nothing in ${#units[@]} files" \
+	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --inline-suppr \
+	--inconclusive --std=c11 --suppress=missingIncludeSystem --suppress=unmatchedSuppression \
+	--suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE '-DFLAT_VERSION="0"' -Iinclude -j "$(nproc)" "${units[@]}"
+done_testing
