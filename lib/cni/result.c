@@ -134,9 +134,9 @@ static const struct flat_json_field old_ip_fields[] = {
 	{ "ip", FLAT_JSON_CUSTOM, offsetof(struct old_ip, ip.address), .required = true,
 	  .decode = decode_address },
 	{ "gateway", FLAT_JSON_IP, offsetof(struct old_ip, ip.gateway) },
-	{ "routes", FLAT_JSON_OBJECT_LIST, offsetof(struct old_ip, routes),
-	  .max = FLAT_MAX_ROUTES / 2, .table = flat_route_fields,
-	  .elem_size = sizeof(struct flat_route), .init = flat_route_init },
+	{ "routes", FLAT_JSON_OBJECT_LIST, offsetof(struct old_ip, routes), .max = FLAT_MAX_ROUTES,
+	  .table = flat_route_fields, .elem_size = sizeof(struct flat_route),
+	  .init = flat_route_init },
 	FLAT_JSON_END,
 };
 
@@ -164,6 +164,10 @@ static int parse_old(const struct flat_json *json, const char *path, struct flat
 	if (r < 0)
 		return r;
 	size_t routes = old.ip4.routes.count + old.ip6.routes.count;
+	if (routes > FLAT_MAX_ROUTES)
+		return flat_fail(err, FLAT_CODE_CONFIG, 0,
+				 "%s: %zu routes are more than the %d allowed", path, routes,
+				 FLAT_MAX_ROUTES);
 	result->ips = flat_arena_alloc(arena, 2 * sizeof *result->ips);
 	result->routes = flat_arena_alloc(arena, routes * sizeof *result->routes);
 	if (!result->ips || !result->routes)
