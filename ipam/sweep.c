@@ -38,9 +38,11 @@ int flat_census_take(struct flat_store *store, struct flat_census *census, bool 
 		return r;
 	for (size_t i = 0; i < census->listing.count; i++) {
 		struct flat_entry *entry = &census->listing.entries[i];
-		/* cannot look is as good as locked: rather keep one too many */
-		entry->in_flight =
-			flat_state_is_locked(store->dirfd, flat_ip_text(&entry->ip, name)) != 0;
+		int locked_by = flat_state_is_locked(store->dirfd, flat_ip_text(&entry->ip, name));
+		/* cannot look is as good as locked, rather keep one too many; but what is no file
+		 * at all (ELOOP: a symbolic link, ENXIO: a socket) is no reservation */
+		entry->in_flight = locked_by > 0 ||
+				   (locked_by < 0 && locked_by != -ELOOP && locked_by != -ENXIO);
 	}
 	if (census->witness) {
 		r = census->witness->look(census->witness->arg, err);
@@ -342,12 +344,12 @@ static int check_free(struct flat_store *store, struct flat_census *census,
 		return r;
 	}
 	flat_fail(
-		err, FLAT_CODE_NOT_READY, ENOSPC,
-		"no free address in range set %s of network '%s': all %llu are reserved in '%s' by "
-		"living containers",
+		err, FLAT_CODE_NOT_READY, 0,
+		"no free address in range set %s of network '%s': all %llu are reserved in '%s'%s",
 		flat_ipam_set_text(set, text), store->network, (unsigned long long)taken,
-		store->path);
-	return flat_detail(err, "delete pods, or give the node a larger subnet");
+		store->path, census->witness ? " by living containers" : "");
+	flat_detail(err, "delete pods, or give the node a larger subnet");
+	return -ENOSPC;
 }
 
 int flat_ipam_status(const struct flat_ipam_conf *conf, const char *network,
