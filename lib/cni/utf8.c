@@ -100,8 +100,8 @@ const char *flat_quote(const char *text, char *buf, size_t size)
 	buf[used++] = '"';
 	while (len) {
 		size_t n = flat_utf8_char(text, len);
-		/* what is left must fit together with the quote, or else the dots must */
-		if (used + (n ? n : 1) + (len > 8 ? sizeof end : 1) + 1 > size) {
+		/* there is always room left to tell that it was cut */
+		if (used + (n ? n : 1) + sizeof end > size) {
 			memcpy(buf + used, end, sizeof end);
 			return buf;
 		}
