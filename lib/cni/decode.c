@@ -109,7 +109,7 @@ static int decode_integer(struct flat_json_decoder *d, const struct flat_json *v
 {
 	double number = cJSON_IsNumber(tree(value)) ? tree(value)->valuedouble : NAN;
 	/* NAN fails every comparison */
-	if (number >= -max_exact && number <= max_exact && number == trunc(number) &&
+	if (number >= -max_exact && number <= max_exact && number == (double)(int64_t)number &&
 	    (int64_t)number >= min && (int64_t)number <= max) {
 		*ret_integer = (int64_t)number;
 		return 0;
