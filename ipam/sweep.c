@@ -224,8 +224,11 @@ int flat_store_rebuild(struct flat_store *store, const struct flat_ipam_witness 
 /* ---- GC ----------------------------------------------------------------------------------------
  */
 
+/* Without a list nobody is known to be gone but the dead: another program's live. */
 static bool is_valid(const struct flat_json_list *valid, const struct flat_record *record)
 {
+	if (!valid)
+		return !record->marked;
 	const struct flat_attachment_id *ids = valid->items;
 	for (size_t i = 0; i < valid->count; i++)
 		if (flat_record_is_of(record, ids[i].container_id, ids[i].ifname))

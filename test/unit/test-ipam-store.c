@@ -837,12 +837,12 @@ static int on_a_bad_disk(const char *options, unsigned long flags)
 	f.conf.data_dir = base;
 	f.conf.sets = (struct flat_json_list){ f.sets, 1 };
 	f.sets[0].ranges = (struct flat_json_list){ f.ranges, 1 };
-	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", "", MS_REC | MS_PRIVATE, NULL) < 0 ||
 	    mount("tmpfs", base, "tmpfs", 0, options) < 0)
 		return 77;
 	if (flat_store_open(&f.conf, "net", true, NULL, &store, &err) < 0)
 		return 1;
-	if (flags & MS_RDONLY && mount(NULL, base, NULL, MS_REMOUNT | flags, options) < 0)
+	if (flags & MS_RDONLY && mount("none", base, "", MS_REMOUNT | flags, options) < 0)
 		return 77;
 	if (!(flags & MS_RDONLY)) { /* fill it up */
 		char path[128];
