@@ -131,10 +131,14 @@ struct flat_addr {
 int flat_addr_each(struct flat_net *net, int index, int family,
 		   int (*fn)(void *arg, const struct flat_addr *addr), void *arg,
 		   struct flat_err *err);
-/* Queue. IPv6 is added with IFA_F_NODAD: unique by construction, no tentative time. prefix_route
- * false: IFA_F_NOPREFIXROUTE. */
+enum flat_addr_options {
+	FLAT_ADDR_PREFIX_ROUTE = 1, /* with the route to its subnet; else IFA_F_NOPREFIXROUTE */
+	FLAT_ADDR_DAD =
+		2, /* IPv6 with duplicate detection; else IFA_F_NODAD: unique by construction */
+};
+/* Queue. */
 void flat_addr_add(struct flat_net *net, int index, const struct flat_prefix *address,
-		   bool prefix_route, enum flat_accept accept);
+		   unsigned options, enum flat_accept accept);
 void flat_addr_del(struct flat_net *net, int index, const struct flat_prefix *address,
 		   enum flat_accept accept);
 
@@ -182,7 +186,7 @@ int flat_sysctl_get(const char *path, char *buf, size_t size, struct flat_err *e
 /* ---- nf_tables: node-wide rules ----------------------------------------------------------------
  */
 
-enum { FLAT_NFT_MAX_PREFIXES = 32 }; /* of each list; all of them fit one rule */
+enum { FLAT_NFT_MAX_PREFIXES = 24 }; /* of each list; all of them fit one rule */
 
 /* What one network wants from the node. The rules are in table `inet flatnet`, tagged with the
  * network's name and a digest of their content, so that a dump of the tags tells whether they are

@@ -70,14 +70,14 @@ static void begin_addr(struct flat_nl_builder *b, int type, int flags, int index
 }
 
 void flat_addr_add(struct flat_net *net, int index, const struct flat_prefix *address,
-		   bool prefix_route, enum flat_accept accept)
+		   unsigned options, enum flat_accept accept)
 {
 	char text[FLAT_PREFIX_TEXT];
 	flat_auto_builder b;
 	begin_addr(&b, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index, address);
-	uint32_t flags = prefix_route ? 0 : IFA_F_NOPREFIXROUTE;
+	uint32_t flags = options & FLAT_ADDR_PREFIX_ROUTE ? 0 : IFA_F_NOPREFIXROUTE;
 	if (address->ip.family == AF_INET6) {
-		flags |= IFA_F_NODAD;
+		flags |= options & FLAT_ADDR_DAD ? 0 : IFA_F_NODAD;
 	} else if (address->len < 31) { /* RFC 3021: a /31 has no broadcast address */
 		struct flat_ip broadcast = flat_prefix_last(address);
 		flat_nl_put_ip(&b, IFA_BROADCAST, &broadcast);

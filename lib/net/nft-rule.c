@@ -30,10 +30,13 @@ enum {
 	/* Goes into the digest: raise it when the same input makes other rules. */
 	RULES_VERSION = 1,
 	/* A masquerade rule has a source, FLAT_NFT_MAX_PREFIXES + 1 destinations, and less than 256
-	 * bytes for each; the kernel takes 128 expressions, three for each of them. */
+	 * bytes for each. The kernel takes 128 expressions, three for each of them, and 4 KiB in
+	 * its own form (EFBIG), which 31 IPv6 prefixes with a mask are too much for (Linux 6.18).
+	 */
 	RULE_BYTES = 256 * (FLAT_NFT_MAX_PREFIXES + 4),
 };
 static_assert(3 * (FLAT_NFT_MAX_PREFIXES + 2) + 3 <= 128, "NFT_RULE_MAXEXPRS");
+static_assert(FLAT_NFT_MAX_PREFIXES <= 24, "nf_tables_newrule(): EFBIG");
 
 /* ---- expressions, the error sticks -------------------------------------------------------------
  */
@@ -295,13 +298,14 @@ static void build_accept(struct builder *b, enum flat_nft_place place,
 int flat_nft_build(const struct flat_nft_network *want, struct flat_nft_rules *ret_rules,
 		   struct flat_err *err)
 {
-	struct builder b = { .want = want, .rules = ret_rules, .digest = digest(want) };
+	struct builder b = { .want = want, .rules = ret_rules };
 	*ret_rules = (struct flat_nft_rules){ 0 };
 	flat_nft_tag_prefix(want->name, ret_rules->prefix, sizeof ret_rules->prefix);
 	if (want->cluster_count > FLAT_NFT_MAX_PREFIXES || want->pod_count > FLAT_NFT_MAX_PREFIXES)
 		return flat_fail(err, FLAT_CODE_CONFIG, E2BIG,
 				 "rules of network '%s': more than %d prefixes", want->name,
 				 FLAT_NFT_MAX_PREFIXES);
+	b.digest = digest(want);
 	if (want->masquerade && want->pod_count) {
 		build_mark(&b);
 		for (size_t i = 0; i < want->pod_count; i++)

@@ -38,6 +38,7 @@
 #include <libnftnl/udata.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nf_tables_compat.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,7 +175,7 @@ static bool is_wanted(const struct flat_nft_rules *rules, size_t i, struct nlatt
 			NULL) < 0)
 		return false;
 	return want[NFTA_RULE_USERDATA] && want[NFTA_RULE_EXPRESSIONS] &&
-	       have[NFTA_RULE_EXPRESSIONS] &&
+	       have[NFTA_RULE_USERDATA] && have[NFTA_RULE_EXPRESSIONS] &&
 	       covers(want[NFTA_RULE_USERDATA], have[NFTA_RULE_USERDATA]) &&
 	       same_expressions(want[NFTA_RULE_EXPRESSIONS], have[NFTA_RULE_EXPRESSIONS]);
 }
@@ -192,6 +193,34 @@ static bool comment_starts(const struct nlattr *userdata, const char *prefix)
 		p += 2 + p[1];
 	}
 	return false;
+}
+
+/* iptables-save keeps the comment of a rule, but iptables-restore writes it as a match. */
+static bool match_starts(const struct nlattr *expressions, const char *prefix)
+{
+	struct nlattr *e, *expr[NFTA_EXPR_MAX + 1], *match[NFTA_MATCH_MAX + 1];
+	char name[16], text[FLAT_NFT_TAG];
+	int left;
+	nla_for_each_nested(e, expressions, left)
+	{
+		if (nla_parse_nested(expr, NFTA_EXPR_MAX, e, NULL) < 0 || !expr[NFTA_EXPR_DATA])
+			continue;
+		flat_nl_text(expr[NFTA_EXPR_NAME], name, sizeof name);
+		if (strcmp(name, "match") != 0 ||
+		    nla_parse_nested(match, NFTA_MATCH_MAX, expr[NFTA_EXPR_DATA], NULL) < 0)
+			continue;
+		flat_nl_text(match[NFTA_MATCH_NAME], name, sizeof name);
+		flat_nl_text(match[NFTA_MATCH_INFO], text, sizeof text);
+		if (!strcmp(name, "comment") && !strncmp(text, prefix, strlen(prefix)))
+			return true;
+	}
+	return false;
+}
+
+static bool is_tagged(struct nlattr *const *rule, const char *prefix)
+{
+	return (rule[NFTA_RULE_USERDATA] && comment_starts(rule[NFTA_RULE_USERDATA], prefix)) ||
+	       (rule[NFTA_RULE_EXPRESSIONS] && match_starts(rule[NFTA_RULE_EXPRESSIONS], prefix));
 }
 
 static void skip_to(const struct flat_nft_rules *rules, enum flat_nft_place place, size_t *i)
@@ -221,8 +250,7 @@ static int parse_rule(const struct nlmsghdr *h, void *elem, void *arg)
 		    !strcmp(c->chain, chain))
 			break;
 	}
-	if (old->place == FLAT_NFT_PLACES || !tb[NFTA_RULE_USERDATA] ||
-	    !comment_starts(tb[NFTA_RULE_USERDATA], view->rules->prefix)) {
+	if (old->place == FLAT_NFT_PLACES || !is_tagged(tb, view->rules->prefix)) {
 		view->others += view->reading->family == NFPROTO_INET;
 		return 0;
 	}
