@@ -118,7 +118,7 @@ static int gc(struct flat_request *req, const struct flat_ipam_conf *conf, struc
 {
 	flat_auto_store *store = NULL;
 	if (!req->has_valid)
-		return 0; /* nobody said what is valid: nothing is known to be stale */
+		return 0; /* nobody said what is valid, and we see no links */
 	int r = flat_store_open(conf, req->name, false, &to_stderr, &store, err);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;

@@ -7,7 +7,7 @@
  *  - one with our mark is dead when no link stands for it;
  *  - one without, another program's, is dead when no link stands for it and nobody answers at its
  *    address; without a way to ask, it lives.
- * GC has a list of who is valid besides, and needs not ask.
+ * GC may have a list of who is valid besides, and needs not ask then.
  */
 #include "range.h"
 #include "store.h"
@@ -225,10 +225,14 @@ int flat_store_rebuild(struct flat_store *store, const struct flat_ipam_witness 
  */
 
 /* Without a list nobody is known to be gone but the dead: another program's live. */
-static bool is_valid(const struct flat_json_list *valid, const struct flat_record *record)
+/* Without a list of the valid only our own mark tells enough, and only to who can see the links. */
+static bool gc_keeps(const struct flat_json_list *valid, const struct flat_ipam_witness *witness,
+		     const struct flat_record *record, const struct flat_ip *ip)
 {
+	if (witness && is_alive(witness, record, ip))
+		return true;
 	if (!valid)
-		return !record->marked;
+		return !witness || !record->marked;
 	const struct flat_attachment_id *ids = valid->items;
 	for (size_t i = 0; i < valid->count; i++)
 		if (flat_record_is_of(record, ids[i].container_id, ids[i].ifname))
@@ -263,8 +267,7 @@ int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
 		if (r == 0 || (r < 0 && r != -EBADMSG))
 			continue;
 		bool broken = r == -EBADMSG;
-		if (!broken && (is_valid(valid, &record) ||
-				(witness && is_alive(witness, &record, &entry->ip))))
+		if (!broken && gc_keeps(valid, witness, &record, &entry->ip))
 			continue;
 		if (unlinkat(store->dirfd, name, 0) < 0) {
 			int sys = errno;

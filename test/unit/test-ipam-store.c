@@ -623,6 +623,12 @@ static void test_gc(void **state)
 	write_file("10.1.0.3", "valid\r\nnet1");
 	write_file("10.1.0.4", "linked\r\neth0\n");
 	write_file("10.1.0.5", "gone\r\neth0\n");
+	/* without a list: what is certain without it */
+	write_file("10.1.0.6", "gone2\r\neth0\n");
+	assert_int_equal(flat_store_gc(store, NULL, NULL, NULL, NULL, &err), 0);
+	assert_int_equal(flat_store_gc(store, NULL, &witness, NULL, NULL, &err), 2);
+	assert_int_equal(count_reservations(), 3);
+	write_file("10.1.0.5", "gone\r\neth0\n");
 	write_file("10.1.0.6", "");
 	gc_freed = 0;
 	assert_int_equal(flat_store_gc(store, &valid, &witness, count_freed, NULL, &err), 3);
