@@ -55,15 +55,15 @@ static int source_acquire(struct source *s, struct flat_net *net, struct flat_re
 	case FLAT_IPAM_NONE:
 		return 0;
 	case FLAT_IPAM_FOREIGN:
-		s->delegated = true;
 		r = flat_delegate_run(req, req->ipam_type, FLAT_CMD_ADD, ret_result, err);
+		s->delegated = r >= 0; /* a failed one has had its DEL */
 		return r < 0 ? flat_wrap(err, "ipam '%.64s'", req->ipam_type) : 0;
 	case FLAT_IPAM_OWN:
 		break;
 	}
 	r = flat_store_open(&s->conf->ipam, req->name, true, &s->call->log, &s->store, err);
 	if (r >= 0)
-		r = flat_witness_open(net, req->name, s->conf->bridge, &s->witness, err);
+		r = flat_witness_open(net, req->name, s->conf->bridge, true, &s->witness, err);
 	if (r >= 0)
 		r = flat_store_reserve(s->store, req->container_id, req->ifname, &s->witness,
 				       &s->lease, err);
@@ -156,7 +156,7 @@ int flat_verb_add(struct flat_call *call, struct flat_err *err)
 		if (r >= 0)
 			r = print_result(call, attachment, err); /* the point of no return */
 		if (r < 0)
-			flat_attachment_undo(attachment, net, &applied, &call->log);
+			flat_attachment_undo(attachment, &applied, &call->log);
 	}
 	if (r < 0)
 		source_give_back(&source);
@@ -326,15 +326,15 @@ int flat_verb_check(struct flat_call *call, struct flat_err *err)
 static bool is_in_flight(void *arg, const struct flat_alias *alias)
 {
 	struct flat_store *store = arg;
-	for (size_t i = 0; store && i < alias->ip_count; i++)
+	for (size_t i = 0; i < alias->ip_count; i++)
 		if (flat_store_is_in_flight(store, &alias->ips[i]))
 			return true;
 	return false;
 }
 
 /* Without a list of valid attachments nothing is known to be stale but what is dead. */
-static int collect_links(struct flat_call *call, struct flat_net *net, struct flat_store *store,
-			 struct flat_err *err)
+static int collect_links(struct flat_call *call, struct flat_net *net, const struct flat_conf *conf,
+			 struct flat_store *store, struct flat_err *err)
 {
 	struct flat_request *req = &call->req;
 	if (!req->has_valid) {
@@ -343,7 +343,8 @@ static int collect_links(struct flat_call *call, struct flat_net *net, struct fl
 			"GC without cni.dev/valid-attachments: only reservations without a link are freed");
 		return 0;
 	}
-	int r = flat_attachment_sweep(net, req->name, &req->valid, is_in_flight, store, err);
+	int r = flat_attachment_sweep(net, req->name, conf->bridge, &req->valid,
+				      store ? is_in_flight : NULL, store, err);
 	return r < 0 ? flat_wrap(err, "stale links of network '%.64s'", req->name) : 0;
 }
 
@@ -384,12 +385,12 @@ int flat_verb_gc(struct flat_call *call, struct flat_err *err)
 			first = flat_fail(err, e.code, 0, "%s", e.msg);
 	}
 	e = (struct flat_err){ 0 };
-	if (collect_links(call, net, store, &e) < 0)
+	if (collect_links(call, net, &conf, store, &e) < 0)
 		first = flat_fail(err, e.code, 0, "%s", e.msg);
 	e = (struct flat_err){ 0 };
 	if (store) {
 		struct killed killed = { call, net };
-		r = flat_witness_open(net, req->name, conf.bridge, &witness, &e);
+		r = flat_witness_open(net, req->name, conf.bridge, !req->has_valid, &witness, &e);
 		if (r >= 0)
 			r = flat_store_gc(store, req->has_valid ? &req->valid : NULL, &witness,
 					  remove_link_of, &killed, &e);
@@ -432,7 +433,7 @@ static int status(struct flat_call *call, struct flat_err *err)
 	}
 	if (conf.ipam_kind == FLAT_IPAM_OWN) {
 		struct flat_ipam_witness witness = { 0 };
-		r = flat_witness_open(net, req->name, conf.bridge, &witness, err);
+		r = flat_witness_open(net, req->name, conf.bridge, true, &witness, err);
 		if (r >= 0)
 			r = flat_ipam_status(&conf.ipam, req->name, &witness, err);
 		flat_witness_close(&witness);

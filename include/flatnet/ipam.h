@@ -138,10 +138,10 @@ int flat_store_release(struct flat_store *store, const char *container_id, const
 int flat_store_check(struct flat_store *store, const char *container_id, const char *ifname,
 		     const struct flat_ip *ips, size_t count, struct flat_err *err);
 
-/* GC: frees what is not of a valid attachment, not in flight and, for in-process reservations
- * (witness != NULL), not of a live link. Empty and unreadable files go too. each_freed (may be
- * NULL) hears of each. Goes on after errors, reports the first. Returns the number of addresses
- * freed. */
+/* GC: frees what is not of a valid attachment, not in flight and not of a live link (witness may be
+ * NULL: nobody tells). valid NULL: no list was given, only in-process reservations without a link
+ * go. Empty and unreadable files go too. each_freed (may be NULL) hears of each. Goes on after
+ * errors, reports the first. Returns the number of addresses freed. */
 int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
 		  const struct flat_ipam_witness *witness,
 		  void (*each_freed)(void *arg, const char *container_id, const char *ifname,

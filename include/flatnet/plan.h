@@ -170,10 +170,10 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *att
 
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
 struct flat_applied {
-	int lock_fd;	/* shared among ADDs on one bridge; see apply.c */
-	int veth_index; /* 0: not made */
-	int bridge_index;
-	bool bridge_made, nft_made;
+	int lock_fd; /* shared among ADDs on one bridge; see apply.c */
+	int veth_index, bridge_index;
+	/* made, or asked for without an answer */
+	bool veth_made, bridge_made, nft_made;
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
 	struct flat_node_route *routes; /* added, not corrected ones */
@@ -191,8 +191,8 @@ int flat_attachment_apply(struct flat_attachment *attachment, struct flat_net *n
 			  struct flat_err *err);
 /* Takes back what this apply made. Node-wide things (bridge, its address, routes to nodes, rules)
  * only when no other attachment is there or on its way. Cannot fail: what goes wrong is logged. */
-void flat_attachment_undo(const struct flat_attachment *attachment, struct flat_net *net,
-			  struct flat_applied *applied, const struct flat_log *log);
+void flat_attachment_undo(const struct flat_attachment *attachment, struct flat_applied *applied,
+			  const struct flat_log *log);
 void flat_applied_close(struct flat_applied *applied);
 
 /* CHECK: compares the attachment with the kernel, changes nothing. Code FLAT_CODE_MISMATCH names
@@ -209,14 +209,16 @@ int flat_attachment_remove(struct flat_net *net, const char *network, const char
  */
 
 struct flat_witness_state;
-/* net and strings are borrowed. */
+/* net and strings are borrowed. A link with the derived name and no alias is of an ADD that was
+ * killed, or has not come further yet; trust_bare: it stands for its reservation. */
 int flat_witness_open(struct flat_net *net, const char *network, const char *bridge,
-		      struct flat_ipam_witness *ret_witness, struct flat_err *err);
+		      bool trust_bare, struct flat_ipam_witness *ret_witness, struct flat_err *err);
 void flat_witness_close(struct flat_ipam_witness *witness);
 
 /* GC: removes the host veths of this network that are not of a valid attachment and for which
- * is_in_flight (may be NULL) does not say yes. Returns how many. */
-int flat_attachment_sweep(struct flat_net *net, const char *network,
+ * is_in_flight (NULL: nobody can tell, so none while an ADD on this bridge is in flight) does not
+ * say yes. Returns how many. */
+int flat_attachment_sweep(struct flat_net *net, const char *network, const char *bridge,
 			  const struct flat_json_list *valid,
 			  bool (*is_in_flight)(void *arg, const struct flat_alias *alias),
 			  void *arg, struct flat_err *err);

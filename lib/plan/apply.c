@@ -14,6 +14,7 @@
 #include <flatnet/state.h>
 
 #include <errno.h>
+#include <linux/if_addr.h>
 #include <linux/if_bridge.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,19 +25,18 @@
 enum {
 	LOCK_TIMEOUT_MS = 10000,
 	FORWARDING_TIMEOUT_MS = 2500, /* the reference gives up after 2550 */
+	DAD_TIMEOUT_MS = 5000,
 	MAX_BRIDGE_ADDRESSES = 64,
 };
 
-static void take_lock(const struct flat_attachment *a, struct flat_applied *applied,
-		      const struct flat_log *log)
+int flat_bridge_lock(const char *bridge, int operation, int timeout_ms, int *ret_fd,
+		     struct flat_err *err)
 {
-	struct flat_err e = { 0 };
 	char name[FLAT_IFNAME_LEN + 16];
 	flat_auto_fd dir = -1;
-	snprintf(name, sizeof name, "bridge-%s.lock", a->bridge.name);
-	if (flat_state_open_dir(FLAT_RUN_DIR, true, &dir, &e) < 0 ||
-	    flat_state_lock(dir, name, LOCK_SH, LOCK_TIMEOUT_MS, &applied->lock_fd, &e) < 0)
-		flat_warn(log, "%s: a failed ADD could not take the bridge back", e.msg);
+	snprintf(name, sizeof name, "bridge-%s.lock", bridge);
+	int r = flat_state_open_dir(FLAT_RUN_DIR, true, &dir, err);
+	return r < 0 ? r : flat_state_lock(dir, name, operation, timeout_ms, ret_fd, err);
 }
 
 /* ---- the bridge --------------------------------------------------------------------------------
@@ -131,11 +131,13 @@ static int ensure_gateways(const struct flat_attachment *a, struct flat_net *net
 				  flat_prefix_equal(&have.items[k], &a->bridge.gateways[i]);
 		if (present)
 			continue;
-		flat_addr_add(net, bridge, &a->bridge.gateways[i], true, FLAT_EXISTS_OK);
+		flat_addr_add(net, bridge, &a->bridge.gateways[i], FLAT_ADDR_PREFIX_ROUTE,
+			      FLAT_EXISTS_OK);
 		applied->gateways[applied->gateway_count++] = a->bridge.gateways[i];
 		changed = true;
 	}
-	return changed ? flat_net_commit(net, err) : 0;
+	r = changed ? flat_net_commit(net, err) : 0;
+	return r < 0 ? flat_wrap(err, "bridge '%s'", a->bridge.name) : r;
 }
 
 static int set_link_sysctl(const char *family, const char *link, const char *key, const char *value,
@@ -159,6 +161,19 @@ static int tune_new_bridge(const struct flat_attachment *a, struct flat_err *err
 	return r;
 }
 
+static int fail_vlan(const struct flat_attachment *a, const char *cure, struct flat_err *err)
+{
+	if (a->vlan)
+		flat_fail(err, FLAT_CODE_UNSUPPORTED, 0,
+			  "vlan: %u is not supported: bridge '%s' has no VLAN filtering", a->vlan,
+			  a->bridge.name);
+	else
+		flat_fail(err, FLAT_CODE_UNSUPPORTED, 0,
+			  "vlanTrunk: %u-%u is not supported: bridge '%s' has no VLAN filtering",
+			  a->vlan_trunk[0].min, a->vlan_trunk[0].max, a->bridge.name);
+	return flat_detail(err, "%s", cure);
+}
+
 static int ensure_bridge(struct flat_attachment *a, struct flat_net *net,
 			 struct flat_applied *applied, struct flat_err *err)
 {
@@ -174,10 +189,15 @@ static int ensure_bridge(struct flat_attachment *a, struct flat_net *net,
 			break;
 		flat_link_add_bridge(net, a->bridge.name, &a->bridge.mac, a->mtu, vlans,
 				     FLAT_STRICT);
+		applied->bridge_made = true;
 		r = flat_net_commit(net, &try);
-		if (r >= 0) {
-			applied->bridge_made = true;
-		} else if (r != -EEXIST) {
+		if (r == -EEXIST) {
+			applied->bridge_made = false;
+		} else if (r == -EOPNOTSUPP && vlans) {
+			return fail_vlan(
+				a, "this kernel is built without CONFIG_BRIDGE_VLAN_FILTERING",
+				err);
+		} else if (r < 0) {
 			*err = try;
 			return r;
 		}
@@ -196,16 +216,11 @@ static int ensure_bridge(struct flat_attachment *a, struct flat_net *net,
 	applied->bridge_index = link.index;
 	if (link.has_mac)
 		a->bridge.mac = link.mac;
-	if (vlans && !link.vlan_filtering) {
-		flat_fail(err, FLAT_CODE_UNSUPPORTED, 0, "%s: bridge '%s' has no VLAN filtering",
-			  a->vlan ? "vlan" : "vlanTrunk", a->bridge.name);
-		return flat_detail(
-			err,
-			applied->bridge_made
-				? "this kernel is built without CONFIG_BRIDGE_VLAN_FILTERING"
-				: "switch it on (`ip link set %s type bridge vlan_filtering 1`), or name another bridge",
-			a->bridge.name);
-	}
+	if (vlans && !link.vlan_filtering)
+		return fail_vlan(
+			a,
+			"switch it on with `ip link set NAME type bridge vlan_filtering 1`, or name another bridge",
+			err);
 	if (applied->bridge_made) {
 		r = tune_new_bridge(a, err);
 		if (r < 0)
@@ -262,9 +277,12 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	};
 	struct flat_link link;
 	flat_link_add_veth(net, &veth);
+	applied->veth_made = true;
 	int r = flat_net_commit(net, err);
-	if (r == -EEXIST)
+	if (r == -EEXIST) {
+		applied->veth_made = false;
 		return fail_exists(a, net, err);
+	}
 	if (r == -EXFULL)
 		return flat_detail(
 			err,
@@ -320,6 +338,36 @@ static int tune_pod(const struct flat_attachment *a, struct flat_err *err)
 	return r;
 }
 
+static int see_tentative(void *arg, const struct flat_addr *addr)
+{
+	uint32_t *flags = arg;
+	*flags |= addr->flags;
+	return 0;
+}
+
+/* With duplicate detection an address cannot be used for a second or two, or never. */
+static int await_addresses(struct flat_net *pod, int index, struct flat_err *err)
+{
+	const int64_t deadline = flat_now_ms() + DAD_TIMEOUT_MS;
+	for (;;) {
+		uint32_t flags = 0;
+		int r = flat_addr_each(pod, index, AF_INET6, see_tentative, &flags, err);
+		if (r < 0)
+			return r;
+		if (flags & IFA_F_DADFAILED)
+			return flat_fail(
+				err, FLAT_CODE_IN_USE, 0,
+				"duplicate address detection: another host has an IPv6 address of this pod");
+		if (!(flags & IFA_F_TENTATIVE))
+			return 0;
+		if (flat_now_ms() >= deadline)
+			return flat_fail(err, FLAT_CODE_TRY_LATER, 0,
+					 "duplicate address detection does not end within %d ms",
+					 DAD_TIMEOUT_MS);
+		flat_sleep_us(20000);
+	}
+}
+
 static int fill_pod_inside(const struct flat_attachment *a, struct flat_err *err)
 {
 	flat_auto_net *pod = NULL;
@@ -337,17 +385,20 @@ static int fill_pod_inside(const struct flat_attachment *a, struct flat_err *err
 		if (r < 0)
 			return r;
 	}
+	const unsigned options = (a->bridge.routed ? 0 : FLAT_ADDR_PREFIX_ROUTE) |
+				 (a->enable_dad ? FLAT_ADDR_DAD : 0);
 	struct flat_link_change up = FLAT_LINK_CHANGE;
 	up.up = 1;
 	flat_link_change(pod, link.index, &up, FLAT_STRICT);
 	for (size_t i = 0; i < a->ip_count; i++)
-		flat_addr_add(pod, link.index, &a->ips[i].address, !a->bridge.routed, FLAT_STRICT);
+		flat_addr_add(pod, link.index, &a->ips[i].address, options, FLAT_STRICT);
 	for (size_t i = 0; i < a->pod_route_count; i++) {
 		struct flat_net_route route = a->pod_routes[i];
 		route.oif = link.index;
 		flat_route_add(pod, &route, false, FLAT_STRICT);
 	}
-	return flat_net_commit(pod, err);
+	r = flat_net_commit(pod, err);
+	return r < 0 || !a->enable_dad ? r : await_addresses(pod, link.index, err);
 }
 
 static int fill_pod(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
@@ -430,6 +481,7 @@ static int ensure_rules(const struct flat_attachment *a, struct flat_applied *ap
 	if (!a->nft.name)
 		return 0;
 	int r = flat_nft_ensure(&a->nft, &e);
+	applied->nft_made = r != 0; /* after a failure nobody knows */
 	if (r < 0 && !a->nft.masquerade &&
 	    (e.sys == EOPNOTSUPP || e.sys == EPROTONOSUPPORT || e.sys == EAFNOSUPPORT)) {
 		flat_warn(log, "%s: forwarding is not accepted explicitly", e.msg);
@@ -439,7 +491,6 @@ static int ensure_rules(const struct flat_attachment *a, struct flat_applied *ap
 		*err = e;
 		return r;
 	}
-	applied->nft_made = r > 0;
 	return 0;
 }
 
@@ -450,12 +501,15 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 	struct flat_link link;
 	int r;
 
-	take_lock(a, applied, log);
+	struct flat_err unlocked = { 0 };
+	if (flat_bridge_lock(a->bridge.name, LOCK_SH, LOCK_TIMEOUT_MS, &applied->lock_fd,
+			     &unlocked) < 0)
+		flat_warn(log, "%s: a failed ADD could not take the bridge back", unlocked.msg);
 	for (int i = 0;; i++) {
 		struct flat_err try = { 0 };
 		r = ensure_bridge(a, net, applied, err);
 		if (r < 0)
-			return flat_wrap(err, "bridge '%s'", a->bridge.name);
+			return r;
 		r = make_veth(a, net, netns_fd, applied, &try);
 		if (r >= 0)
 			break;
@@ -496,38 +550,54 @@ static bool is_alone(struct flat_net *net, const struct flat_applied *applied)
 		flat_bridge_count_ports(net, applied->bridge_index, NULL) == 0);
 }
 
-void flat_attachment_undo(const struct flat_attachment *a, struct flat_net *net,
-			  struct flat_applied *applied, const struct flat_log *log)
+static void undo_node(const struct flat_attachment *a, struct flat_net *net,
+		      struct flat_applied *applied, const struct flat_log *log)
 {
 	struct flat_err e = { 0 };
-	if (applied->veth_index) {
-		flat_link_del(net, applied->veth_index, FLAT_GONE_OK);
-		report(log, flat_net_commit(net, &e), &e);
+	struct flat_link bridge;
+	if (applied->bridge_made && !applied->bridge_index &&
+	    flat_link_by_name(net, a->bridge.name, &bridge, NULL) > 0)
+		applied->bridge_index = bridge.index;
+	if (!is_alone(net, applied))
+		return;
+	if (applied->nft_made)
+		report(log, flat_nft_remove(a->nft.name, &e), &e);
+	for (size_t i = 0; i < applied->route_count; i++) {
+		const struct flat_net_route route = {
+			.route = { .dst = applied->routes[i].dst,
+				   .gw = applied->routes[i].via,
+				   .scope = -1 },
+			.protocol = FLAT_RTPROT,
+		};
+		flat_route_del(net, &route, FLAT_GONE_OK);
 	}
-	if ((applied->bridge_made || applied->nft_made || applied->gateway_count ||
-	     applied->route_count) &&
-	    is_alone(net, applied)) {
-		if (applied->nft_made) {
-			e = (struct flat_err){ 0 };
-			report(log, flat_nft_remove(a->nft.name, &e), &e);
-		}
-		for (size_t i = 0; i < applied->route_count; i++) {
-			const struct flat_net_route route = {
-				.route = { .dst = applied->routes[i].dst,
-					   .gw = applied->routes[i].via,
-					   .scope = -1 },
-				.protocol = FLAT_RTPROT,
-			};
-			flat_route_del(net, &route, FLAT_GONE_OK);
-		}
-		if (applied->bridge_made)
-			flat_link_del(net, applied->bridge_index, FLAT_GONE_OK);
-		else
-			for (size_t i = 0; i < applied->gateway_count; i++)
-				flat_addr_del(net, applied->bridge_index, &applied->gateways[i],
-					      FLAT_GONE_OK);
-		e = (struct flat_err){ 0 };
-		report(log, flat_net_commit(net, &e), &e);
+	if (applied->bridge_made && applied->bridge_index)
+		flat_link_del(net, applied->bridge_index, FLAT_GONE_OK);
+	for (size_t i = 0; !applied->bridge_made && i < applied->gateway_count; i++)
+		flat_addr_del(net, applied->bridge_index, &applied->gateways[i], FLAT_GONE_OK);
+	e = (struct flat_err){ 0 };
+	report(log, flat_net_commit(net, &e), &e);
+}
+
+void flat_attachment_undo(const struct flat_attachment *a, struct flat_applied *applied,
+			  const struct flat_log *log)
+{
+	flat_auto_net *net = NULL;
+	struct flat_err e = { 0 };
+	/* a conversation of its own: on the old one answers may be pending, or the memory for it
+	 * gone */
+	if (flat_net_open(&net, &e) < 0) {
+		report(log, -1, &e);
+	} else {
+		if (applied->veth_made) /* by name: the answer that tells its index may be what
+					   failed */
+			report(log,
+			       flat_attachment_remove(net, a->network, a->container_id, a->ifname,
+						      &e),
+			       &e);
+		if (applied->bridge_made || applied->nft_made || applied->gateway_count ||
+		    applied->route_count)
+			undo_node(a, net, applied, log);
 	}
 	flat_applied_close(applied);
 }

@@ -34,3 +34,7 @@ int flat_node_routes_verify(const struct flat_attachment *attachment, struct fla
 
 /* How many ports the bridge has. */
 int flat_bridge_count_ports(struct flat_net *net, int bridge_index, struct flat_err *err);
+
+/* The lock that ADDs on one bridge share (LOCK_SH) while in flight; LOCK_EX: there is none. */
+int flat_bridge_lock(const char *bridge, int operation, int timeout_ms, int *ret_fd,
+		     struct flat_err *err);

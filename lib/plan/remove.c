@@ -8,6 +8,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+
+enum { SWEEP_TIMEOUT_MS = 5000 };
 
 int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
 			   const char *ifname, struct flat_err *err)
@@ -71,7 +74,7 @@ static int collect_stale(void *arg, const struct flat_link *link)
 	return 0;
 }
 
-int flat_attachment_sweep(struct flat_net *net, const char *network,
+int flat_attachment_sweep(struct flat_net *net, const char *network, const char *bridge,
 			  const struct flat_json_list *valid,
 			  bool (*is_in_flight)(void *arg, const struct flat_alias *alias),
 			  void *arg, struct flat_err *err)
@@ -79,7 +82,14 @@ int flat_attachment_sweep(struct flat_net *net, const char *network,
 	struct sweep s = {
 		.network = network, .valid = valid, .is_in_flight = is_in_flight, .arg = arg
 	};
-	int r = flat_link_each(net, "veth", 0, collect_stale, &s, err);
+	flat_auto_fd lock = -1;
+	int r = 0;
+	if (!is_in_flight) {
+		r = flat_bridge_lock(bridge, LOCK_EX, SWEEP_TIMEOUT_MS, &lock, err);
+		if (r < 0)
+			return r;
+	}
+	r = flat_link_each(net, "veth", 0, collect_stale, &s, err);
 	if (r >= 0 && s.count)
 		r = flat_link_del_many(net, s.indices, s.count, err);
 	free(s.indices);

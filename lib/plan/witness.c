@@ -21,6 +21,7 @@ struct seen {
 struct flat_witness_state {
 	struct flat_net *net;
 	const char *network, *bridge;
+	bool trust_bare;
 	struct seen *links;
 	size_t count, room;
 };
@@ -70,7 +71,7 @@ static bool is_alive(void *arg, const char *container_id, const char *ifname,
 	flat_name_host_veth(w->network, container_id, ifname, name);
 	for (size_t i = 0; i < w->count; i++)
 		if ((w->links[i].ours && claims(&w->links[i], ip)) ||
-		    (w->links[i].bare && !strcmp(w->links[i].name, name)))
+		    (w->trust_bare && w->links[i].bare && !strcmp(w->links[i].name, name)))
 			return true;
 	return false;
 }
@@ -106,13 +107,18 @@ static int probe(void *arg, const struct flat_ip *ips, size_t count, bool *ret_a
 }
 
 int flat_witness_open(struct flat_net *net, const char *network, const char *bridge,
-		      struct flat_ipam_witness *ret_witness, struct flat_err *err)
+		      bool trust_bare, struct flat_ipam_witness *ret_witness, struct flat_err *err)
 {
 	struct flat_witness_state *w = calloc(1, sizeof *w);
 	if (!w)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "links of network '%.64s'",
 				 network);
-	*w = (struct flat_witness_state){ .net = net, .network = network, .bridge = bridge };
+	*w = (struct flat_witness_state){
+		.net = net,
+		.network = network,
+		.bridge = bridge,
+		.trust_bare = trust_bare,
+	};
 	*ret_witness = (struct flat_ipam_witness){
 		.look = look,
 		.is_alive = is_alive,

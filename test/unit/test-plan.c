@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+/* The model without a kernel: names, aliases, and what a configuration and a lease make of an
+ * attachment. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <linux/rtnetlink.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <flatnet/plan.h>
+
+static struct flat_prefix prefix(const char *text)
+{
+	struct flat_prefix p;
+	assert_true(flat_prefix_parse(text, &p));
+	return p;
+}
+
+static struct flat_ip ip(const char *text)
+{
+	struct flat_ip i;
+	assert_true(flat_ip_parse(text, &i));
+	return i;
+}
+
+static void test_host_veth_name(void **state)
+{
+	char a[FLAT_IFNAME_LEN], b[FLAT_IFNAME_LEN];
+	(void)state;
+	flat_name_host_veth("net", "c1", "eth0", a);
+	assert_int_equal(strlen(a), 15);
+	assert_int_equal(strncmp(a, "veth", 4), 0);
+	flat_name_host_veth("net", "c1", "eth0", b);
+	assert_string_equal(a, b);
+	flat_name_host_veth("net", "c1", "eth1", b);
+	assert_string_not_equal(a, b);
+	flat_name_host_veth("net2", "c1", "eth0", b);
+	assert_string_not_equal(a, b);
+	flat_name_host_veth("netc", "1", "eth0", b); /* pieces do not run together */
+	assert_string_not_equal(a, b);
+	/* it never changes: a newer version must find what an older one made */
+	flat_name_host_veth("mynet", "0123456789ab", "eth0", a);
+	assert_string_equal(a, "veth217f8294004");
+}
+
+static void test_alias_round_trip(void **state)
+{
+	const struct flat_result_ip ips[] = { { .address = prefix("10.244.1.23/24") },
+					      { .address = prefix("fd00::23/64") } };
+	char text[FLAT_ALIAS_LEN];
+	struct flat_alias alias;
+	(void)state;
+	flat_alias_format("mynet", "abc", "eth0", ips, 2, "default", "web-0", text);
+	assert_string_equal(text, "flatnet mynet abc eth0 10.244.1.23,fd00::23 default/web-0");
+	assert_true(flat_alias_parse(text, &alias));
+	assert_string_equal(alias.network, "mynet");
+	assert_string_equal(alias.container_id, "abc");
+	assert_string_equal(alias.ifname, "eth0");
+	assert_int_equal(alias.ip_count, 2);
+	assert_true(flat_ip_equal(&alias.ips[1], &ips[1].address.ip));
+
+	flat_alias_format("mynet", "abc", "eth0", NULL, 0, NULL, NULL, text);
+	assert_true(flat_alias_parse(text, &alias));
+	assert_int_equal(alias.ip_count, 0);
+}
+
+static void test_alias_too_long(void **state)
+{
+	char id[600], network[201], text[FLAT_ALIAS_LEN];
+	const struct flat_result_ip ips[] = { { .address = prefix("10.244.1.23/24") } };
+	struct flat_alias alias;
+	(void)state;
+	memset(id, 'a', sizeof id - 1);
+	id[sizeof id - 1] = '\0';
+	memset(network, 'n', sizeof network - 1);
+	network[sizeof network - 1] = '\0';
+	flat_alias_format(network, id, "eth0", ips, 1, "default", "web-0", text);
+	assert_true(flat_alias_parse(text, &alias));
+	assert_true(flat_alias_names(alias.network, network));
+	assert_true(flat_alias_names(alias.container_id, id));
+	assert_int_equal(alias.container_id[0], '~');
+	assert_int_equal(alias.ip_count, 1);
+	id[0] = 'b';
+	assert_false(flat_alias_names(alias.container_id, id));
+}
+
+static void test_alias_of_others(void **state)
+{
+	static const char *const others[] = { "",
+					      "flatnet",
+					      "flatnet ",
+					      "flatnet a b",
+					      "flatnet a b eth0",
+					      "flatnet a b eth0 x",
+					      "uplink to rack 7",
+					      "flatnet a b eth0 1.2.3.4,",
+					      "flatnet a b nameoftoomanybytes 1.2.3.4" };
+	struct flat_alias alias;
+	(void)state;
+	for (size_t i = 0; i < FLAT_LEN(others); i++)
+		if (i != 7) /* a trailing comma is harmless */
+			assert_false(flat_alias_parse(others[i], &alias));
+}
+
+/* ---- plans -------------------------------------------------------------------------------------
+ */
+
+struct fixture {
+	struct flat_request req;
+	struct flat_conf conf;
+	struct flat_attachment a;
+	struct flat_err err;
+};
+
+static void begin(struct fixture *f)
+{
+	memset(f, 0, sizeof *f);
+	f->req.name = "mynet";
+	f->req.container_id = "c1";
+	f->req.ifname = "eth0";
+	f->req.netns = "/run/netns/x";
+	f->conf.bridge = "cni0";
+	f->conf.is_gateway = f->conf.is_default_gateway = f->conf.hairpin = true;
+}
+
+static void test_plan_scene(void **state)
+{
+	const struct flat_result_ip ips[] = { { prefix("10.244.1.23/24"), ip("10.244.1.1"), -1 } };
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips, .ip_count = 1 };
+	char text[FLAT_MAC_TEXT];
+	static struct fixture f;
+	(void)state;
+	begin(&f);
+	f.conf.mtu = 1450;
+	assert_int_equal(flat_plan_attachment(&f.req, &f.conf, &lease, &f.a, &f.err), 0);
+	assert_string_equal(flat_mac_text(&f.a.pod_mac, text), "0a:58:0a:f4:01:17");
+	assert_string_equal(flat_mac_text(&f.a.bridge.mac, text), "0a:58:0a:f4:01:01");
+	assert_int_equal(f.a.mtu, 1450);
+	assert_true(f.a.hairpin);
+	assert_true(f.a.forward4);
+	assert_false(f.a.forward6);
+	assert_int_equal(f.a.bridge.gateway_count, 1);
+	assert_int_equal(f.a.bridge.gateways[0].len, 24);
+	/* routed: the gateway on-link, the subnet and the default route over it */
+	assert_true(f.a.bridge.routed);
+	assert_int_equal(f.a.pod_route_count, 3);
+	assert_int_equal(f.a.pod_routes[0].route.dst.len, 32);
+	assert_int_equal(f.a.pod_routes[0].route.gw.family, 0);
+	assert_int_equal(f.a.pod_routes[1].route.dst.len, 24);
+	assert_int_equal(f.a.pod_routes[2].route.dst.len, 0);
+	assert_true(flat_ip_equal(&f.a.pod_routes[2].route.gw, &ips[0].gateway));
+	/* the result tells the default route alone */
+	assert_int_equal(f.a.result_route_count, 1);
+	assert_string_equal(f.a.nft.name, "mynet@10.244.1.0/24");
+	flat_arena_free(&f.req.arena);
+}
+
+static void test_plan_l2(void **state)
+{
+	const struct flat_result_ip ips[] = { { prefix("10.1.2.3/16"), ip("10.1.0.1"), -1 } };
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips, .ip_count = 1 };
+	static struct fixture f;
+	(void)state;
+	begin(&f);
+	f.conf.mode = FLAT_BRIDGE_L2;
+	assert_int_equal(flat_plan_attachment(&f.req, &f.conf, &lease, &f.a, &f.err), 0);
+	assert_false(f.a.bridge.routed);
+	assert_int_equal(f.a.pod_route_count, 1);
+	flat_arena_free(&f.req.arena);
+}
+
+static void test_plan_gateway_is_calculated(void **state)
+{
+	const struct flat_result_ip ips[] = { { prefix("fd00:1::5/64"), { 0 }, -1 } };
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips, .ip_count = 1 };
+	const struct flat_ip want = ip("fd00:1::1");
+	static struct fixture f;
+	(void)state;
+	begin(&f);
+	assert_int_equal(flat_plan_attachment(&f.req, &f.conf, &lease, &f.a, &f.err), 0);
+	assert_true(flat_ip_equal(&f.a.ips[0].gateway, &want));
+	assert_true(f.a.forward6);
+	assert_int_equal(f.a.pod_mac.bytes[0], 0x0e); /* of the hash: there is no IPv4 address */
+	flat_arena_free(&f.req.arena);
+}
+
+static void test_plan_default_of_ipam_wins(void **state)
+{
+	const struct flat_result_ip ips[] = { { prefix("10.1.2.3/16"), ip("10.1.0.1"), -1 } };
+	struct flat_route routes[] = {
+		{ .dst = prefix("0.0.0.0/0"), .gw = ip("10.1.0.254"), .scope = -1 }
+	};
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips,
+					   .ip_count = 1,
+					   .routes = routes,
+					   .route_count = 1 };
+	static struct fixture f;
+	(void)state;
+	begin(&f);
+	assert_int_equal(flat_plan_attachment(&f.req, &f.conf, &lease, &f.a, &f.err), 0);
+	assert_int_equal(f.a.result_route_count, 1);
+	assert_int_equal(f.a.pod_route_count, 3);
+	assert_true(flat_ip_equal(&f.a.pod_routes[2].route.gw, &routes[0].gw));
+	assert_true(f.a.pod_routes[2].onlink); /* a router among the pods */
+	flat_arena_free(&f.req.arena);
+}
+
+static void test_plan_gateway_is_own_address(void **state)
+{
+	const struct flat_result_ip ips[] = { { prefix("10.1.0.1/16"), ip("10.1.0.1"), -1 } };
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips, .ip_count = 1 };
+	static struct fixture f;
+	(void)state;
+	begin(&f);
+	assert_true(flat_plan_attachment(&f.req, &f.conf, &lease, &f.a, &f.err) < 0);
+	assert_int_equal(f.err.code, FLAT_CODE_CONFIG);
+	flat_arena_free(&f.req.arena);
+}
+
+static void test_plan_result(void **state)
+{
+	const struct flat_result_ip ips[] = { { prefix("10.244.1.23/24"), ip("10.244.1.1"), -1 } };
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips, .ip_count = 1 };
+	struct flat_result result;
+	static struct fixture f;
+	(void)state;
+	begin(&f);
+	assert_int_equal(flat_plan_attachment(&f.req, &f.conf, &lease, &f.a, &f.err), 0);
+	assert_int_equal(flat_plan_result(&f.req, &f.a, &result, &f.err), 0);
+	assert_int_equal(result.interface_count, 3);
+	assert_string_equal(result.interfaces[0].name, "cni0");
+	assert_string_equal(result.interfaces[2].name, "eth0");
+	assert_string_equal(result.interfaces[2].sandbox, "/run/netns/x");
+	assert_null(result.interfaces[1].sandbox);
+	assert_int_equal(result.ips[0].interface, 2);
+	flat_arena_free(&f.req.arena);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_host_veth_name),
+		cmocka_unit_test(test_alias_round_trip),
+		cmocka_unit_test(test_alias_too_long),
+		cmocka_unit_test(test_alias_of_others),
+		cmocka_unit_test(test_plan_scene),
+		cmocka_unit_test(test_plan_l2),
+		cmocka_unit_test(test_plan_gateway_is_calculated),
+		cmocka_unit_test(test_plan_default_of_ipam_wins),
+		cmocka_unit_test(test_plan_gateway_is_own_address),
+		cmocka_unit_test(test_plan_result),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
