@@ -395,7 +395,9 @@ static int fill_pod_inside(const struct flat_attachment *a, struct flat_err *err
 	for (size_t i = 0; i < a->pod_route_count; i++) {
 		struct flat_net_route route = a->pod_routes[i];
 		route.oif = link.index;
-		flat_route_add(pod, &route, false, FLAT_STRICT);
+		/* another interface of this pod may have made it: the first one wins, as with the
+		 * reference */
+		flat_route_add(pod, &route, false, FLAT_EXISTS_OK);
 	}
 	r = flat_net_commit(pod, err);
 	return r < 0 || !a->enable_dad ? r : await_addresses(pod, link.index, err);

@@ -122,13 +122,13 @@ static int verify_pod_routes(const struct flat_attachment *a, struct flat_net *p
 {
 	struct wanted_routes w = { .a = a };
 	char dst[FLAT_PREFIX_TEXT], gw[FLAT_IP_TEXT];
-	int r = flat_route_each(pod, 0, link->index, 0, 0, see_route, &w, err);
+	int r = flat_route_each(pod, 0, 0, 0, 0, see_route, &w, err);
 	for (size_t i = 0; r >= 0 && i < a->pod_route_count; i++) {
 		const struct flat_route *want = &a->pod_routes[i].route;
 		if (want->table && want->table != RT_TABLE_MAIN &&
 		    !w.found[i]) { /* a table that was not dumped yet */
-			r = flat_route_each(pod, want->dst.ip.family, link->index, 0, want->table,
-					    see_route, &w, err);
+			r = flat_route_each(pod, want->dst.ip.family, 0, 0, want->table, see_route,
+					    &w, err);
 			if (r < 0)
 				return r;
 		}
@@ -168,7 +168,7 @@ static int verify_pod_inside(const struct flat_attachment *a, struct flat_err *e
 	for (size_t i = 0; i < a->ip_count; i++)
 		addresses[i] = a->ips[i].address;
 	r = verify_addresses(pod, &link, addresses, a->ip_count, err);
-	return r < 0 ? r : verify_pod_routes(a, pod, &link, err);
+	return r < 0 ? r : verify_pod_routes(a, pod, err);
 }
 
 static int verify_pod(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
