@@ -118,7 +118,7 @@ static int see_route(void *arg, const struct flat_net_route *seen)
 }
 
 static int verify_pod_routes(const struct flat_attachment *a, struct flat_net *pod,
-			     const struct flat_link *link, struct flat_err *err)
+			     struct flat_err *err)
 {
 	struct wanted_routes w = { .a = a };
 	char dst[FLAT_PREFIX_TEXT], gw[FLAT_IP_TEXT];
