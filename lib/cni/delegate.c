@@ -61,7 +61,7 @@ static char **environ_with(const char *assignment)
 	if (!vector)
 		return NULL;
 	for (size_t i = 0; i < count; i++)
-		if (strncmp(environ[i], "CNI_COMMAND=", 12))
+		if (strncmp(environ[i], "CNI_COMMAND=", 12) != 0)
 			vector[used++] = environ[i];
 	vector[used++] = (char *)assignment;
 	vector[used] = NULL;

@@ -166,7 +166,7 @@ int flat_exec_run(struct flat_exec *run, struct flat_err *err)
 		return flat_fail(err, FLAT_CODE_IO, errno, "make a pipe for '%s'", run->file);
 	flat_auto_fd out = raise_fd(ends[0]);
 	flat_auto_fd child_out = raise_fd(ends[1]);
-	pid_t pid;
+	pid_t pid = -1;
 	r = out < 0 || child_out < 0 ? -EMFILE : spawn(run, in, child_out, deadline, &pid);
 	if (r < 0)
 		return flat_fail(err, FLAT_CODE_IO, -r, "start '%s'", run->file);

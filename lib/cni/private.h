@@ -19,6 +19,8 @@ enum { FLAT_QUOTE = 96 };
 /* Is this one JSON text as RFC 8259 has it, within our bounds? Code 6 otherwise. */
 int flat_json_scan(const char *text, size_t len, struct flat_err *err);
 
+bool flat_json_is_space(char c); /* what RFC 8259 takes for white space */
+
 /* flat_fail() for want of memory. */
 int flat_no_memory(struct flat_err *err);
 

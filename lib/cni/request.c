@@ -347,7 +347,7 @@ static int parse_json(struct flat_request *req, struct flat_err *err)
 {
 	bool blank = true;
 	for (size_t i = 0; i < req->text_len && blank; i++)
-		blank = memchr(" \t\r\n", req->text[i], 4) != NULL;
+		blank = flat_json_is_space(req->text[i]);
 	if (blank)
 		return flat_fail(
 			err, FLAT_CODE_DECODE, 0,

@@ -117,7 +117,7 @@ static int scan_escape(struct scan *s)
 	if (s->at == s->end)
 		return fault(s, "the text ends inside a string");
 	if (*s->at != 'u') {
-		if (!memchr("\"\\/bfnrt", *s->at, 8))
+		if (!*s->at || !strchr("\"\\/bfnrt", *s->at))
 			return fault(s, "an unknown escape sequence");
 		s->at++;
 		return 0;
@@ -262,6 +262,11 @@ static int scan_token(struct scan *s, enum expect *next)
 	return fault(s, "text after the end of the JSON value");
 }
 
+bool flat_json_is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 int flat_json_scan(const char *text, size_t len, struct flat_err *err)
 {
 	struct scan s = { .start = text, .at = text, .end = text + len, .err = err };
@@ -271,7 +276,7 @@ int flat_json_scan(const char *text, size_t len, struct flat_err *err)
 				 "%zu bytes of JSON are more than the %d allowed", len,
 				 FLAT_JSON_MAX_SIZE);
 	for (;;) {
-		while (s.at < s.end && memchr(" \t\r\n", *s.at, 4))
+		while (s.at < s.end && flat_json_is_space(*s.at))
 			s.at++;
 		if (s.at == s.end)
 			break;
