@@ -58,12 +58,18 @@ ok 'and the other way' can_ping - two "$first"
 
 tool check flatnet one
 tool_ok 'check after add'
-pod_exec - one ip address del "$first/24" dev eth0
+mapfile -t address < <(pod_exec - one ip -o -4 address show dev eth0 | sed 's/.*inet \([^ ]*\).*/\1/')
+mapfile -t routes < <(pod_exec - one ip route show)
+pod_exec - one ip address del "${address[0]}" dev eth0
 tool check flatnet one
 isnt "$rc" 0 'check finds that the address is gone'
 like "$out" "${first//./\\.}" 'and names it'
-pod_exec - one ip address add "$first/24" dev eth0
-pod_exec - one ip route replace default via 10.244.0.1
+pod_exec - one ip address add "${address[0]}" dev eth0 noprefixroute
+# Twice: a route may be listed before that to its gateway.
+for route in "${routes[@]}" "${routes[@]}"; do
+	# shellcheck disable=SC2086
+	pod_exec - one ip route replace $route 2>/dev/null || :
+done
 tool check flatnet one
 tool_ok 'check after it was put back'
 
