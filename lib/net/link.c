@@ -343,37 +343,52 @@ static void queue_group(struct flat_net *net, const int *indices, size_t count, 
 	}
 }
 
+/* 1: they are gone; 0: it cannot be done this way. */
+static int del_group(struct flat_net *net, const int *sorted, size_t count, struct flat_err *err)
+{
+	uint32_t group;
+	if (getrandom(&group, sizeof group, 0) != sizeof group)
+		return 0;
+	/* A random number, far from those that people give; and looked at after our links are in,
+	 * so that nobody else's can be deleted with them. */
+	group |= 1U << 30;
+	queue_group(net, sorted, count, group);
+	int r = flat_net_commit(net, err);
+	if (r == 0)
+		r = only_ours(net, group, sorted, count, err);
+	if (r < 0)
+		return r;
+	if (r == 1) {
+		struct flat_err no = { 0 };
+		queue_del(net, 0, group, FLAT_GONE_OK);
+		r = flat_net_commit(net, &no);
+		if (r == 0)
+			return 1;
+		/* one link of a kind that cannot be deleted protects all the others */
+		if (r != -EOPNOTSUPP) {
+			if (err && err->code == FLAT_CODE_NONE)
+				*err = no;
+			return r;
+		}
+	}
+	queue_group(net, sorted, count, 0);
+	return 0;
+}
+
 int flat_link_del_many(struct flat_net *net, const int *indices, size_t count, struct flat_err *err)
 {
+	int r = 0;
 	if (count > 1) {
-		flat_auto_free int *sorted = malloc(count * sizeof *sorted);
-		uint32_t group;
-		if (!sorted || getrandom(&group, sizeof group, 0) != sizeof group)
+		int *sorted = malloc(count * sizeof *sorted);
+		if (!sorted)
 			return flat_fail(err, FLAT_CODE_NETWORK, ENOMEM, "delete %zu links", count);
 		memcpy(sorted, indices, count * sizeof *sorted);
 		qsort(sorted, count, sizeof *sorted, compare_ints);
-		/* A random number, far from those that people give; and looked at after our links
-		 * are in, so that nobody else's can be deleted with them. */
-		group |= 1U << 30;
-		queue_group(net, indices, count, group);
-		int r = flat_net_commit(net, err);
-		if (r == 0)
-			r = only_ours(net, group, sorted, count, err);
-		if (r < 0)
-			return r;
-		if (r == 1) {
-			struct flat_err refused = { 0 };
-			queue_del(net, 0, group, FLAT_GONE_OK);
-			r = flat_net_commit(net, &refused);
-			/* one link of a kind that cannot be deleted protects all the others */
-			if (r != -EOPNOTSUPP) {
-				if (r < 0 && err && err->code == FLAT_CODE_NONE)
-					*err = refused;
-				return r;
-			}
-		}
-		queue_group(net, indices, count, 0);
+		r = del_group(net, sorted, count, err);
+		free(sorted);
 	}
+	if (r != 0)
+		return r < 0 ? r : 0;
 	for (size_t i = 0; i < count; i++)
 		queue_del(net, indices[i], 0, FLAT_GONE_OK);
 	return flat_net_commit(net, err);

@@ -335,7 +335,6 @@ struct batch {
 	struct flat_net *net;
 	char *buf;
 	size_t used, room;
-	struct nlmsghdr *last;
 	bool failed;
 };
 
@@ -497,6 +496,24 @@ static int refused(struct flat_err *err, int r, const char *text, const char *na
 	return advise(err, r);
 }
 
+/* One transaction: 0, or the first refusal; *ret_seq 0: err has been set. */
+static int write_rules(struct flat_net *net, uint32_t generation, const struct view *view,
+		       const struct flat_nl_list *old, uint32_t *ret_seq, char *text, size_t size,
+		       struct flat_err *err)
+{
+	struct batch batch = { .net = net };
+	int r;
+	put_all(&batch, generation, view, old);
+	if (batch.failed) {
+		*ret_seq = 0;
+		r = flat_fail(err, FLAT_CODE_NETWORK, ENOMEM, "nf_tables transaction");
+	} else {
+		r = flat_nl_transact(net, batch.buf, batch.used, ret_seq, text, size, err);
+	}
+	free(batch.buf);
+	return r;
+}
+
 static void pause_before(int attempt)
 {
 	uint16_t random = 0;
@@ -519,20 +536,14 @@ static int settle(const char *name, const struct flat_nft_rules *rules, struct f
 		return r < 0 ? r : 0;
 	char text[256] = "";
 	for (int attempt = 0; attempt < TRIES; attempt++) {
-		flat_auto_free char *buf = NULL;
-		uint32_t generation = 0, seq;
+		uint32_t generation = 0, seq = 0;
 		if (attempt)
 			pause_before(attempt);
 		if ((r = get_generation(net, &generation, err)) < 0)
 			return r;
 		if ((r = look(net, rules, &view, &old, err)) != 0)
 			return r < 0 ? r : 0; /* another one did it */
-		struct batch batch = { .net = net };
-		put_all(&batch, generation, &view, &old);
-		buf = batch.buf;
-		if (batch.failed)
-			return refused(err, -ENOMEM, "", name);
-		r = flat_nl_transact(net, batch.buf, batch.used, &seq, text, sizeof text, err);
+		r = write_rules(net, generation, &view, &old, &seq, text, sizeof text, err);
 		if (r == 0)
 			return 1;
 		if (r < 0 && !seq)
@@ -577,7 +588,7 @@ int flat_nft_verify(const struct flat_nft_network *want, const char **ret_what,
 	flat_auto_net *net = NULL;
 	flat_auto_list old = { 0 };
 	struct flat_nft_rules rules;
-	struct view view;
+	struct view view = { 0 };
 	int r = flat_nft_build(want, &rules, err);
 	if (r < 0)
 		return r;

@@ -128,7 +128,7 @@ static void hear_arp(struct probe *p)
 			return;
 		/* whoever speaks as this address has it: replies, announcements, requests */
 		if (n == sizeof a && a.ea_hdr.ar_pln == 4 && a.ea_hdr.ar_hln == ETH_ALEN &&
-		    memcmp(a.arp_sha, p->own_mac->bytes, ETH_ALEN))
+		    memcmp(a.arp_sha, p->own_mac->bytes, ETH_ALEN) != 0)
 			heard(p, AF_INET, a.arp_spa);
 	}
 }

@@ -41,10 +41,10 @@ struct flat_net {
 /* ---- conversations -----------------------------------------------------------------------------
  */
 
-int flat_nl_open(int protocol, struct flat_net **ret_net, struct flat_err *err)
+static int set_up(struct flat_net *net, int protocol, struct flat_err *err)
 {
-	flat_auto_net *net = calloc(1, sizeof *net);
-	if (!net || !(net->socket = nl_socket_alloc()))
+	net->socket = nl_socket_alloc();
+	if (!net->socket)
 		return flat_fail(err, FLAT_CODE_NETWORK, ENOMEM, "open a netlink socket");
 	errno = 0;
 	if (nl_connect(net->socket, protocol) < 0) {
@@ -66,9 +66,20 @@ int flat_nl_open(int protocol, struct flat_net **ret_net, struct flat_err *err)
 	if (setsockopt(net->fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0)
 		return flat_fail(err, FLAT_CODE_NETWORK, errno, "set up a netlink socket");
 	net->seq = (uint32_t)flat_now_ms();
-	*ret_net = net;
-	net = NULL;
 	return 0;
+}
+
+int flat_nl_open(int protocol, struct flat_net **ret_net, struct flat_err *err)
+{
+	struct flat_net *net = calloc(1, sizeof *net);
+	if (!net)
+		return flat_fail(err, FLAT_CODE_NETWORK, ENOMEM, "open a netlink socket");
+	int r = set_up(net, protocol, err);
+	if (r < 0)
+		flat_net_close(net);
+	else
+		*ret_net = net;
+	return r;
 }
 
 int flat_net_open(struct flat_net **ret_net, struct flat_err *err)
@@ -90,7 +101,7 @@ void flat_net_close(struct flat_net *net)
 	if (!net)
 		return;
 	drop_queue(net);
-	nl_socket_free(net->socket);
+	nl_socket_free(net->socket); /* NULL is fine */
 	free(net);
 }
 

@@ -329,8 +329,8 @@ static void test_batch_errors(void **state)
 	};
 	int bridge = add_bridge(s);
 	flat_route_add(s->net, &route, false, FLAT_STRICT);
-	flat_addr_add(s->net, 4711, &address, true, FLAT_STRICT);
-	flat_addr_add(s->net, bridge, &address, true, FLAT_STRICT);
+	flat_addr_add(s->net, 4711, &address, FLAT_ADDR_PREFIX_ROUTE, FLAT_STRICT);
+	flat_addr_add(s->net, bridge, &address, FLAT_ADDR_PREFIX_ROUTE, FLAT_STRICT);
 	assert_int_equal(flat_net_commit(s->net, &s->err), -ENETUNREACH);
 	assert_int_equal(s->err.sys, ENETUNREACH);
 	assert_string_equal(s->err.msg,
@@ -460,9 +460,9 @@ static void test_addresses(void **state)
 	const struct flat_prefix v4 = prefix("10.244.1.1/24"), v6 = prefix("fd00:10:1::1/64"),
 				 bare = prefix("10.99.0.1/24");
 	int bridge = add_bridge(s);
-	flat_addr_add(s->net, bridge, &v4, true, FLAT_STRICT);
-	flat_addr_add(s->net, bridge, &v6, true, FLAT_STRICT);
-	flat_addr_add(s->net, bridge, &bare, false, FLAT_STRICT);
+	flat_addr_add(s->net, bridge, &v4, FLAT_ADDR_PREFIX_ROUTE, FLAT_STRICT);
+	flat_addr_add(s->net, bridge, &v6, FLAT_ADDR_PREFIX_ROUTE, FLAT_STRICT);
+	flat_addr_add(s->net, bridge, &bare, 0, FLAT_STRICT);
 	OK(s, flat_net_commit(s->net, &s->err));
 	const char *text = look("ip addr show cni0");
 	HAS(text, "inet 10.244.1.1/24 brd 10.244.1.255 scope global cni0");
@@ -471,9 +471,15 @@ static void test_addresses(void **state)
 	HAS(text, "inet 10.99.0.1/24 brd 10.99.0.255 scope global noprefixroute");
 	HAS(look("ip route"), "10.244.1.0/24 dev cni0");
 	LACKS(look("ip route"), "10.99.0.0/24");
+	const struct flat_prefix checked = prefix("fd00:10:1::2/64");
+	flat_addr_add(s->net, bridge, &checked, FLAT_ADDR_PREFIX_ROUTE | FLAT_ADDR_DAD,
+		      FLAT_STRICT);
+	OK(s, flat_net_commit(s->net, &s->err));
+	HAS(look("ip addr show cni0"), "inet6 fd00:10:1::2/64 scope global");
+	LACKS(look("ip addr show cni0"), "fd00:10:1::2/64 scope global nodad");
 
-	flat_addr_add(s->net, bridge, &v4, true, FLAT_EXISTS_OK);
-	flat_addr_add(s->net, bridge, &v6, true, FLAT_EXISTS_OK);
+	flat_addr_add(s->net, bridge, &v4, FLAT_ADDR_PREFIX_ROUTE, FLAT_EXISTS_OK);
+	flat_addr_add(s->net, bridge, &v6, FLAT_ADDR_PREFIX_ROUTE, FLAT_EXISTS_OK);
 	OK(s, flat_net_commit(s->net, &s->err));
 	struct found f = { 0 };
 	OK(s, flat_addr_each(s->net, bridge, AF_INET, keep_addr, &f, &s->err));
@@ -570,7 +576,7 @@ static void test_routes(void **state)
 	v6.route.mtu = 1300;
 	full.route.gw = ip("10.244.1.3");
 	flat_route_add(s->net, &full, true, FLAT_STRICT);
-	flat_route_add(s->net, &v6, true, FLAT_STRICT);
+	flat_route_add(s->net, &v6, FLAT_ADDR_PREFIX_ROUTE, FLAT_STRICT);
 	OK(s, flat_net_commit(s->net, &s->err));
 	HAS(look("ip route show table 1000"), "via 10.244.1.3");
 	assert_int_equal(count_text(look("ip route show table 1000"), "10.244.2.0/24"), 1);
@@ -699,8 +705,8 @@ static void test_probe(void **state)
 	struct flat_link_change up = FLAT_LINK_CHANGE;
 	up.up = 1;
 	flat_link_change(pod, eth0.index, &up, FLAT_STRICT);
-	flat_addr_add(pod, eth0.index, &v4, true, FLAT_STRICT);
-	flat_addr_add(pod, eth0.index, &v6, true, FLAT_STRICT);
+	flat_addr_add(pod, eth0.index, &v4, FLAT_ADDR_PREFIX_ROUTE, FLAT_STRICT);
+	flat_addr_add(pod, eth0.index, &v6, FLAT_ADDR_PREFIX_ROUTE, FLAT_STRICT);
 	OK(s, flat_net_commit(pod, &s->err));
 	flat_net_close(pod);
 
