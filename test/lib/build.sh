@@ -39,7 +39,7 @@ build() {
 		;;
 	fuzz)
 		cc=clang
-		options+=(-Dfuzz=true '-Db_sanitize=address,undefined' -Db_lundef=false)
+		options+=(-Dfuzz=true)
 		;;
 	esac
 	mkdir -p "$built_in"
