@@ -219,8 +219,8 @@ struct flat_result_interface {
 	const char *name;
 	struct flat_mac mac;
 	bool has_mac;
-	uint32_t mtu;	     /* 0: not given; printed since 1.1.0 */
-	const char *sandbox; /* NULL or "": on the host */
+	uint32_t mtu;			  /* 0: not given; printed since 1.1.0 */
+	const char *sandbox;		  /* NULL or "": on the host */
 	const char *socket_path, *pci_id; /* of other plugins, since 1.1.0; NULL or "": none */
 };
 

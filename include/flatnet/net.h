@@ -106,10 +106,12 @@ struct flat_link_change {
 	uint32_t mtu;		    /* 0: stays */
 	const struct flat_mac *mac; /* NULL: stays */
 	int master;		    /* -1: stays, 0: none, index */
+	int arp_notify;		    /* -1: stays; net.ipv4.conf.LINK.arp_notify, without a file */
 };
 #define FLAT_LINK_CHANGE                                                                           \
 	{                                                                                          \
-		.up = -1, .promisc = -1, .hairpin = -1, .isolated = -1, .master = -1               \
+		.up = -1, .promisc = -1, .hairpin = -1, .isolated = -1, .master = -1,              \
+		.arp_notify = -1                                                                   \
 	}
 void flat_link_change(struct flat_net *net, int index, const struct flat_link_change *change,
 		      enum flat_accept accept);

@@ -5,8 +5,12 @@
 #include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
+#include <netlink/addr.h>
 #include <netlink/netlink.h>
+#include <netlink/route/addr.h>
+#include <netlink/route/neighbour.h>
 #include <string.h>
+#include <sys/socket.h>
 
 static const struct nla_policy addr_policy[IFA_MAX + 1] = {
 	[IFA_FLAGS] = { .type = NLA_U32 },
@@ -56,34 +60,53 @@ int flat_addr_each(struct flat_net *net, int index, int family,
 	return r < 0 ? r : 0;
 }
 
-static void begin_addr(struct flat_nl_builder *b, int type, int flags, int index,
-		       const struct flat_prefix *address)
+/* ---- changing: libnl-route's objects say it in fewer words than attributes do ------------------
+ */
+
+static struct nl_addr *make_nl_addr(const struct flat_ip *ip, unsigned len)
 {
-	const struct ifaddrmsg info = {
-		.ifa_family = address->ip.family,
-		.ifa_prefixlen = address->len,
-		.ifa_index = (uint32_t)index,
-	};
-	flat_nl_begin(b, type, flags, &info, sizeof info);
-	flat_nl_put_ip(b, IFA_LOCAL, &address->ip);
-	flat_nl_put_ip(b, IFA_ADDRESS, &address->ip);
+	struct nl_addr *addr = nl_addr_build(ip->family, ip->bytes, flat_ip_size(ip));
+	if (addr)
+		nl_addr_set_prefixlen(addr, (int)len);
+	return addr;
+}
+
+/* NULL: out of memory. */
+static struct rtnl_addr *make_rtnl_addr(int index, const struct flat_prefix *address)
+{
+	struct rtnl_addr *out = rtnl_addr_alloc();
+	struct nl_addr *local = make_nl_addr(&address->ip, address->len);
+	if (out && local)
+		rtnl_addr_set_ifindex(out, index);
+	if (!out || !local || rtnl_addr_set_local(out, local) < 0) {
+		rtnl_addr_put(out);
+		out = NULL;
+	}
+	nl_addr_put(local);
+	return out;
 }
 
 void flat_addr_add(struct flat_net *net, int index, const struct flat_prefix *address,
 		   unsigned options, enum flat_accept accept)
 {
 	char text[FLAT_PREFIX_TEXT];
-	flat_auto_builder b;
-	begin_addr(&b, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index, address);
+	flat_auto_builder b = { .failed = true };
+	struct rtnl_addr *addr = make_rtnl_addr(index, address);
+	struct nl_addr *broadcast = NULL;
 	uint32_t flags = options & FLAT_ADDR_PREFIX_ROUTE ? 0 : IFA_F_NOPREFIXROUTE;
 	if (address->ip.family == AF_INET6) {
 		flags |= options & FLAT_ADDR_DAD ? 0 : IFA_F_NODAD;
 	} else if (address->len < 31) { /* RFC 3021: a /31 has no broadcast address */
-		struct flat_ip broadcast = flat_prefix_last(address);
-		flat_nl_put_ip(&b, IFA_BROADCAST, &broadcast);
+		struct flat_ip last = flat_prefix_last(address);
+		broadcast = make_nl_addr(&last, 32);
 	}
-	if (flags)
-		flat_nl_put_u32(&b, IFA_FLAGS, flags);
+	if (addr) {
+		rtnl_addr_set_flags(addr, flags);
+		b.failed = (broadcast && rtnl_addr_set_broadcast(addr, broadcast) < 0) ||
+			   rtnl_addr_build_add_request(addr, NLM_F_EXCL, &b.msg) < 0;
+	}
+	nl_addr_put(broadcast);
+	rtnl_addr_put(addr);
 	flat_nl_queue(net, &b, accept, "add address %s to link %d", flat_prefix_text(address, text),
 		      index);
 }
@@ -92,8 +115,11 @@ void flat_addr_del(struct flat_net *net, int index, const struct flat_prefix *ad
 		   enum flat_accept accept)
 {
 	char text[FLAT_PREFIX_TEXT];
-	flat_auto_builder b;
-	begin_addr(&b, RTM_DELADDR, 0, index, address);
+	flat_auto_builder b = { .failed = true };
+	struct rtnl_addr *addr = make_rtnl_addr(index, address);
+	if (addr)
+		b.failed = rtnl_addr_build_delete_request(addr, 0, &b.msg) < 0;
+	rtnl_addr_put(addr);
 	flat_nl_queue(net, &b, accept, "delete address %s from link %d",
 		      flat_prefix_text(address, text), index);
 }
@@ -101,16 +127,22 @@ void flat_addr_del(struct flat_net *net, int index, const struct flat_prefix *ad
 void flat_neigh_put(struct flat_net *net, int index, const struct flat_ip *ip,
 		    const struct flat_mac *mac)
 {
-	const struct ndmsg info = {
-		.ndm_family = ip->family,
-		.ndm_ifindex = index,
-		.ndm_state = NUD_REACHABLE,
-	};
 	char text[FLAT_IP_TEXT];
-	flat_auto_builder b;
-	flat_nl_begin(&b, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, &info, sizeof info);
-	flat_nl_put_ip(&b, NDA_DST, ip);
-	flat_nl_put(&b, NDA_LLADDR, mac->bytes, sizeof mac->bytes);
+	flat_auto_builder b = { .failed = true };
+	struct rtnl_neigh *neigh = rtnl_neigh_alloc();
+	struct nl_addr *dst = make_nl_addr(ip, flat_ip_bits(ip));
+	struct nl_addr *lladdr = nl_addr_build(AF_LLC, mac->bytes, sizeof mac->bytes);
+	if (neigh && dst && lladdr) {
+		rtnl_neigh_set_ifindex(neigh, index);
+		rtnl_neigh_set_state(neigh, NUD_REACHABLE);
+		rtnl_neigh_set_lladdr(neigh, lladdr);
+		b.failed = rtnl_neigh_set_dst(neigh, dst) < 0 ||
+			   rtnl_neigh_build_add_request(neigh, NLM_F_CREATE | NLM_F_REPLACE,
+							&b.msg) < 0;
+	}
+	nl_addr_put(lladdr);
+	nl_addr_put(dst);
+	rtnl_neigh_put(neigh);
 	flat_nl_queue(net, &b, FLAT_STRICT, "add neighbour %s on link %d", flat_ip_text(ip, text),
 		      index);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
+#include <linux/ip.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
@@ -238,6 +239,21 @@ static void put_port(struct flat_nl_builder *b, const struct flat_link_change *c
 	flat_nl_nest_end(b);
 }
 
+/* Below /proc/sys/net every namespace that was looked into leaves its entries in one hash chain: a
+ * path there costs more with each pod. */
+static void put_arp_notify(struct flat_nl_builder *b, int value)
+{
+	if (value < 0)
+		return;
+	flat_nl_nest(b, IFLA_AF_SPEC, NULL, 0);
+	flat_nl_nest(b, AF_INET, NULL, 0);
+	flat_nl_nest(b, IFLA_INET_CONF, NULL, 0);
+	flat_nl_put_u32(b, IPV4_DEVCONF_ARP_NOTIFY, value != 0);
+	flat_nl_nest_end(b);
+	flat_nl_nest_end(b);
+	flat_nl_nest_end(b);
+}
+
 void flat_link_change(struct flat_net *net, int index, const struct flat_link_change *change,
 		      enum flat_accept accept)
 {
@@ -247,6 +263,7 @@ void flat_link_change(struct flat_net *net, int index, const struct flat_link_ch
 	if (change->alias)
 		flat_nl_put(&b, IFLA_IFALIAS, change->alias, strlen(change->alias));
 	put_mtu(&b, change->mtu);
+	put_arp_notify(&b, change->arp_notify);
 	if (change->mac)
 		flat_nl_put(&b, IFLA_ADDRESS, change->mac->bytes, sizeof change->mac->bytes);
 	if (change->master >= 0) {

@@ -397,7 +397,7 @@ int flat_net_commit(struct flat_net *net, struct flat_err *err)
 				commit.first = h->nlmsg_seq;
 			else if (h->nlmsg_seq != commit.first + commit.count)
 				break; /* the counter has wrapped: the next batch starts anew */
-			h->nlmsg_flags |= NLM_F_ACK;
+			h->nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
 			iov[commit.count++] = (struct iovec){ .iov_base = h, .iov_len = len };
 			bytes += len;
 		}

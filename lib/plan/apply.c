@@ -317,9 +317,9 @@ static int tune_pod(const struct flat_attachment *a, struct flat_err *err)
 	bool v6 = false;
 	for (size_t i = 0; i < a->ip_count; i++)
 		v6 = v6 || a->ips[i].address.ip.family == AF_INET6;
-	int r = set_link_sysctl("ipv4", a->ifname, "arp_notify", "1", err);
-	if (!v6 || r < 0)
-		return r;
+	int r = 0;
+	if (!v6)
+		return 0;
 	const struct {
 		const char *link, *key, *value;
 	} settings[] = {
@@ -389,6 +389,7 @@ static int fill_pod_inside(const struct flat_attachment *a, struct flat_err *err
 				 (a->enable_dad ? FLAT_ADDR_DAD : 0);
 	struct flat_link_change up = FLAT_LINK_CHANGE;
 	up.up = 1;
+	up.arp_notify = a->ip_count ? 1 : -1;
 	flat_link_change(pod, link.index, &up, FLAT_STRICT);
 	for (size_t i = 0; i < a->ip_count; i++)
 		flat_addr_add(pod, link.index, &a->ips[i].address, options, FLAT_STRICT);
