@@ -3,24 +3,10 @@
  * flatnet-ipam: the address store as a CNI IPAM plugin of its own, for whatever plugin delegates
  * to it (CNI spec 1.1.0, section 4). It knows no links, so it never judges who is alive.
  */
+#include <flatnet/entry.h>
 #include <flatnet/ipam.h>
 
 #include <errno.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-enum { INPUT_TIMEOUT_MS = 10000 };
-
-static void say(void *arg, const char *line)
-{
-	(void)arg;
-	fprintf(stderr, "flatnet-ipam: %s\n", line);
-}
-
-static const struct flat_log to_stderr = { .say = say };
 
 /* ---- the verbs ---------------------------------------------------------------------------------
  */
@@ -45,12 +31,13 @@ static int make_result(struct flat_request *req, const struct flat_ipam_conf *co
 	return flat_result_print(&result, req->version, ret_text, err);
 }
 
-static int add(struct flat_request *req, const struct flat_ipam_conf *conf, struct flat_err *err)
+static int add(struct flat_request *req, const struct flat_ipam_conf *conf,
+	       const struct flat_log *log, int output_fd, struct flat_err *err)
 {
 	flat_auto_store *store = NULL;
 	flat_auto_free char *text = NULL;
 	struct flat_lease lease;
-	int r = flat_store_open(conf, req->name, true, &to_stderr, &store, err);
+	int r = flat_store_open(conf, req->name, true, log, &store, err);
 	if (r < 0)
 		return r;
 	r = flat_store_reserve(store, req->container_id, req->ifname, NULL, &lease, err);
@@ -58,7 +45,7 @@ static int add(struct flat_request *req, const struct flat_ipam_conf *conf, stru
 		return r;
 	r = make_result(req, conf, &lease, &text, err);
 	if (r >= 0)
-		r = flat_output_write(STDOUT_FILENO, text, err);
+		r = flat_output_write(output_fd, text, err);
 	if (r < 0) /* nobody has heard of the addresses */
 		flat_lease_release(store, &lease);
 	flat_lease_close(&lease);
@@ -85,11 +72,12 @@ static size_t own_ips(const struct flat_request *req, const struct flat_ipam_con
 	return n;
 }
 
-static int del(struct flat_request *req, const struct flat_ipam_conf *conf, struct flat_err *err)
+static int del(struct flat_request *req, const struct flat_ipam_conf *conf,
+	       const struct flat_log *log, struct flat_err *err)
 {
 	flat_auto_store *store = NULL;
 	struct flat_ip hints[FLAT_MAX_LEASE];
-	int r = flat_store_open(conf, req->name, false, &to_stderr, &store, err);
+	int r = flat_store_open(conf, req->name, false, log, &store, err);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	size_t count = own_ips(req, conf, hints, FLAT_LEN(hints));
@@ -97,11 +85,12 @@ static int del(struct flat_request *req, const struct flat_ipam_conf *conf, stru
 	return r < 0 ? r : 0;
 }
 
-static int check(struct flat_request *req, const struct flat_ipam_conf *conf, struct flat_err *err)
+static int check(struct flat_request *req, const struct flat_ipam_conf *conf,
+		 const struct flat_log *log, struct flat_err *err)
 {
 	flat_auto_store *store = NULL;
 	struct flat_ip ips[FLAT_MAX_LEASE];
-	int r = flat_store_open(conf, req->name, false, &to_stderr, &store, err);
+	int r = flat_store_open(conf, req->name, false, log, &store, err);
 	if (r == -ENOENT)
 		return flat_fail(err, FLAT_CODE_MISMATCH, 0,
 				 "no address is reserved for container '%.128s': '%s/%s' does not "
@@ -114,19 +103,21 @@ static int check(struct flat_request *req, const struct flat_ipam_conf *conf, st
 				err);
 }
 
-static int gc(struct flat_request *req, const struct flat_ipam_conf *conf, struct flat_err *err)
+static int gc(struct flat_request *req, const struct flat_ipam_conf *conf,
+	      const struct flat_log *log, struct flat_err *err)
 {
 	flat_auto_store *store = NULL;
 	if (!req->has_valid)
 		return 0; /* nobody said what is valid, and we see no links */
-	int r = flat_store_open(conf, req->name, false, &to_stderr, &store, err);
+	int r = flat_store_open(conf, req->name, false, log, &store, err);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r;
 	r = flat_store_gc(store, &req->valid, NULL, NULL, NULL, err);
 	return r < 0 ? r : 0;
 }
 
-static int run(struct flat_request *req, struct flat_err *err)
+static int carry_out(struct flat_request *req, const struct flat_log *log, int output_fd,
+		     struct flat_err *err)
 {
 	struct flat_ipam_conf conf;
 	int r = flat_ipam_conf_parse(req, NULL, &conf, err);
@@ -134,87 +125,27 @@ static int run(struct flat_request *req, struct flat_err *err)
 		return r;
 	switch (req->command) {
 	case FLAT_CMD_ADD:
-		return add(req, &conf, err);
+		return add(req, &conf, log, output_fd, err);
 	case FLAT_CMD_DEL:
-		return del(req, &conf, err);
+		return del(req, &conf, log, err);
 	case FLAT_CMD_CHECK:
-		return check(req, &conf, err);
+		return check(req, &conf, log, err);
 	case FLAT_CMD_GC:
-		return gc(req, &conf, err);
+		return gc(req, &conf, log, err);
 	case FLAT_CMD_STATUS:
 		return flat_ipam_status(&conf, req->name, NULL, err);
 	case FLAT_CMD_VERSION:
-		break;
+		break; /* answered before */
 	}
 	return 0;
 }
 
-/* ---- in and out --------------------------------------------------------------------------------
- */
-
-static int about(void)
-{
-	fprintf(stderr,
-		"flatnet-ipam %s: CNI IPAM plugin, started by container runtimes, not by hand\n"
-		"CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n",
-		FLAT_VERSION);
-	return EXIT_SUCCESS;
-}
-
-static int fail(const struct flat_err *err, enum flat_version version)
-{
-	flat_auto_free char *text = flat_error_print(err, version);
-	if (!text || flat_output_write(STDOUT_FILENO, text, NULL) < 0)
-		say(NULL, err->msg);
-	return EXIT_FAILURE;
-}
-
-static int print_version(void)
-{
-	flat_auto_free char *input = NULL, *text = NULL;
-	struct flat_err err = { 0 };
-	size_t len = 0;
-	/* it answers whatever is on standard input, nothing at all included */
-	if (flat_input_read(STDIN_FILENO, INPUT_TIMEOUT_MS, &input, &len, NULL) < 0)
-		len = 0;
-	text = flat_version_print(input ? input : "", len);
-	if (!text) {
-		flat_fail(&err, FLAT_CODE_INTERNAL, ENOMEM, "print the versions");
-		return fail(&err, FLAT_VERSION_1_1_0);
-	}
-	return flat_output_write(STDOUT_FILENO, text, &err) < 0 ? fail(&err, FLAT_VERSION_1_1_0)
-								: EXIT_SUCCESS;
-}
-
 int main(void)
 {
-	const struct flat_env env = {
-		.command = getenv("CNI_COMMAND"),
-		.container_id = getenv("CNI_CONTAINERID"),
-		.netns = getenv("CNI_NETNS"),
-		.ifname = getenv("CNI_IFNAME"),
-		.args = getenv("CNI_ARGS"),
-		.path = getenv("CNI_PATH"),
-		.netns_override = getenv("CNI_NETNS_OVERRIDE"),
+	static const struct flat_plugin plugin = {
+		.name = "flatnet-ipam",
+		.about = "CNI IPAM plugin, addresses from this node's ranges",
+		.carry_out = carry_out,
 	};
-	struct flat_request req = { .version = FLAT_VERSION_1_1_0 };
-	struct flat_err err = { 0 };
-	flat_auto_free char *text = NULL;
-	enum flat_command command;
-	size_t len = 0;
-	signal(SIGPIPE, SIG_IGN); /* a reader that went away is an error to undo, not our end */
-	int r = flat_command_parse(env.command, &command, &err);
-	if (r == -ENOENT)
-		return about();
-	if (r >= 0 && command == FLAT_CMD_VERSION)
-		return print_version();
-	if (r >= 0)
-		r = flat_input_read(STDIN_FILENO, INPUT_TIMEOUT_MS, &text, &len, &err);
-	if (r >= 0)
-		r = flat_request_parse(&env, text, len, &req, &err);
-	if (r >= 0)
-		r = run(&req, &err);
-	int status = r < 0 ? fail(&err, req.version) : EXIT_SUCCESS;
-	flat_request_free(&req);
-	return status;
+	return flat_plugin_main(&plugin);
 }

@@ -16,7 +16,7 @@
 
 /* Where the addresses of one ADD come from, and how they go back. */
 struct source {
-	struct flat_call *call;
+	const struct flat_call *call;
 	const struct flat_conf *conf;
 	struct flat_store *store;
 	struct flat_lease lease;
@@ -48,7 +48,7 @@ static int lease_to_result(struct flat_request *req, const struct flat_ipam_conf
 static int source_acquire(struct source *s, struct flat_net *net, struct flat_result *ret_result,
 			  struct flat_err *err)
 {
-	struct flat_request *req = &s->call->req;
+	struct flat_request *req = s->call->req;
 	int r;
 	*ret_result = (struct flat_result){ 0 };
 	switch (s->conf->ipam_kind) {
@@ -61,7 +61,7 @@ static int source_acquire(struct source *s, struct flat_net *net, struct flat_re
 	case FLAT_IPAM_OWN:
 		break;
 	}
-	r = flat_store_open(&s->conf->ipam, req->name, true, &s->call->log, &s->store, err);
+	r = flat_store_open(&s->conf->ipam, req->name, true, s->call->log, &s->store, err);
 	if (r >= 0)
 		r = flat_witness_open(net, req->name, s->conf->bridge, true, &s->witness, err);
 	if (r >= 0)
@@ -79,8 +79,8 @@ static void source_give_back(struct source *s)
 	if (s->store && s->lease.count)
 		flat_lease_release(s->store, &s->lease);
 	if (s->delegated &&
-	    flat_delegate_run(&s->call->req, s->call->req.ipam_type, FLAT_CMD_DEL, NULL, &e) < 0)
-		flat_warn(&s->call->log, "undo: ipam '%.64s': %s", s->call->req.ipam_type, e.msg);
+	    flat_delegate_run(s->call->req, s->call->req->ipam_type, FLAT_CMD_DEL, NULL, &e) < 0)
+		flat_warn(s->call->log, "undo: ipam '%.64s': %s", s->call->req->ipam_type, e.msg);
 }
 
 static void source_close(struct source *s)
@@ -115,20 +115,20 @@ static int open_netns(const struct flat_request *req, int *ret_fd, struct flat_e
 /* ---- ADD ---------------------------------------------------------------------------------------
  */
 
-static int print_result(struct flat_call *call, const struct flat_attachment *attachment,
+static int print_result(const struct flat_call *call, const struct flat_attachment *attachment,
 			struct flat_err *err)
 {
 	flat_auto_free char *text = NULL;
 	struct flat_result result;
-	int r = flat_plan_result(&call->req, attachment, &result, err);
+	int r = flat_plan_result(call->req, attachment, &result, err);
 	if (r >= 0)
-		r = flat_result_print(&result, call->req.version, &text, err);
+		r = flat_result_print(&result, call->req->version, &text, err);
 	return r < 0 ? r : flat_output_write(call->output_fd, text, err);
 }
 
-int flat_verb_add(struct flat_call *call, struct flat_err *err)
+int flat_verb_add(const struct flat_call *call, struct flat_err *err)
 {
-	struct flat_request *req = &call->req;
+	struct flat_request *req = call->req;
 	flat_auto_fd netns = -1;
 	flat_auto_net *net = NULL;
 	struct flat_conf conf;
@@ -144,7 +144,7 @@ int flat_verb_add(struct flat_call *call, struct flat_err *err)
 	if (r >= 0)
 		r = flat_net_open(&net, err);
 	if (r >= 0)
-		r = flat_conf_parse(req, &call->host, net, &call->log, &conf, err);
+		r = flat_conf_parse(req, &call->host, net, call->log, &conf, err);
 	if (r < 0)
 		return r;
 
@@ -152,11 +152,11 @@ int flat_verb_add(struct flat_call *call, struct flat_err *err)
 	if (r >= 0)
 		r = flat_plan_attachment(req, &conf, &lease, attachment, err);
 	if (r >= 0) {
-		r = flat_attachment_apply(attachment, net, netns, &call->log, &applied, err);
+		r = flat_attachment_apply(attachment, net, netns, call->log, &applied, err);
 		if (r >= 0)
 			r = print_result(call, attachment, err); /* the point of no return */
 		if (r < 0)
-			flat_attachment_undo(attachment, &applied, &call->log);
+			flat_attachment_undo(attachment, &applied, call->log);
 	}
 	if (r < 0)
 		source_give_back(&source);
@@ -178,13 +178,14 @@ static size_t hints(const struct flat_request *req, struct flat_ip ret_ips[stati
 	return n;
 }
 
-static int release_own(struct flat_call *call, const struct flat_conf *conf, struct flat_err *err)
+static int release_own(const struct flat_call *call, const struct flat_conf *conf,
+		       struct flat_err *err)
 {
-	struct flat_request *req = &call->req;
+	struct flat_request *req = call->req;
 	flat_auto_store *store = NULL;
 	struct flat_ip ips[FLAT_MAX_LEASE];
 	size_t count = hints(req, ips);
-	int r = flat_store_open(&conf->ipam, req->name, false, &call->log, &store, err);
+	int r = flat_store_open(&conf->ipam, req->name, false, call->log, &store, err);
 	if (r == -ENOENT && !err->code)
 		return 0;
 	if (r >= 0)
@@ -193,9 +194,9 @@ static int release_own(struct flat_call *call, const struct flat_conf *conf, str
 	return r < 0 ? r : 0;
 }
 
-int flat_verb_del(struct flat_call *call, struct flat_err *err)
+int flat_verb_del(const struct flat_call *call, struct flat_err *err)
 {
-	struct flat_request *req = &call->req;
+	struct flat_request *req = call->req;
 	flat_auto_net *net = NULL;
 	struct flat_conf conf;
 	int removed, r;
@@ -266,9 +267,9 @@ static int own_part(struct flat_request *req, struct flat_result *ret_lease,
 	return ours >= 0 && prev->interfaces[ours].has_mac;
 }
 
-int flat_verb_check(struct flat_call *call, struct flat_err *err)
+int flat_verb_check(const struct flat_call *call, struct flat_err *err)
 {
-	struct flat_request *req = &call->req;
+	struct flat_request *req = call->req;
 	flat_auto_fd netns = -1;
 	flat_auto_net *net = NULL;
 	struct flat_conf conf;
@@ -286,7 +287,7 @@ int flat_verb_check(struct flat_call *call, struct flat_err *err)
 	if (r >= 0)
 		r = flat_net_open(&net, err);
 	if (r >= 0)
-		r = flat_conf_parse(req, &call->host, net, &call->log, &conf, err);
+		r = flat_conf_parse(req, &call->host, net, call->log, &conf, err);
 	if (r >= 0)
 		r = flat_plan_attachment(req, &conf, &lease, attachment, err);
 	if (r < 0)
@@ -308,7 +309,7 @@ int flat_verb_check(struct flat_call *call, struct flat_err *err)
 		struct flat_ip ips[FLAT_MAX_LEASE];
 		for (size_t i = 0; i < attachment->ip_count; i++)
 			ips[i] = attachment->ips[i].address.ip;
-		r = flat_store_open(&conf.ipam, req->name, false, &call->log, &store, err);
+		r = flat_store_open(&conf.ipam, req->name, false, call->log, &store, err);
 		if (r == -ENOENT && !err->code)
 			return flat_fail(err, FLAT_CODE_MISMATCH, 0,
 					 "the address store '%.128s/%.64s' is gone",
@@ -333,13 +334,14 @@ static bool is_in_flight(void *arg, const struct flat_alias *alias)
 }
 
 /* Without a list of valid attachments nothing is known to be stale but what is dead. */
-static int collect_links(struct flat_call *call, struct flat_net *net, const struct flat_conf *conf,
-			 struct flat_store *store, struct flat_err *err)
+static int collect_links(const struct flat_call *call, struct flat_net *net,
+			 const struct flat_conf *conf, struct flat_store *store,
+			 struct flat_err *err)
 {
-	struct flat_request *req = &call->req;
+	struct flat_request *req = call->req;
 	if (!req->has_valid) {
 		flat_warn(
-			&call->log,
+			call->log,
 			"GC without cni.dev/valid-attachments: only reservations without a link are freed");
 		return 0;
 	}
@@ -351,7 +353,7 @@ static int collect_links(struct flat_call *call, struct flat_net *net, const str
 /* A reservation whose ADD was killed before the link had its alias: the derived name finds the
  * link. */
 struct killed {
-	struct flat_call *call;
+	const struct flat_call *call;
 	struct flat_net *net;
 };
 
@@ -361,13 +363,13 @@ static void remove_link_of(void *arg, const char *container_id, const char *ifna
 	struct killed *k = arg;
 	struct flat_err e = { 0 };
 	(void)ip;
-	if (flat_attachment_remove(k->net, k->call->req.name, container_id, ifname, &e) < 0)
-		flat_warn(&k->call->log, "GC: %s", e.msg);
+	if (flat_attachment_remove(k->net, k->call->req->name, container_id, ifname, &e) < 0)
+		flat_warn(k->call->log, "GC: %s", e.msg);
 }
 
-int flat_verb_gc(struct flat_call *call, struct flat_err *err)
+int flat_verb_gc(const struct flat_call *call, struct flat_err *err)
 {
-	struct flat_request *req = &call->req;
+	struct flat_request *req = call->req;
 	flat_auto_net *net = NULL;
 	flat_auto_store *store = NULL;
 	struct flat_ipam_witness witness = { 0 };
@@ -380,7 +382,7 @@ int flat_verb_gc(struct flat_call *call, struct flat_err *err)
 	if (r < 0)
 		return r;
 	if (conf.ipam_kind == FLAT_IPAM_OWN) {
-		r = flat_store_open(&conf.ipam, req->name, false, &call->log, &store, &e);
+		r = flat_store_open(&conf.ipam, req->name, false, call->log, &store, &e);
 		if (r < 0 && (r != -ENOENT || e.code))
 			first = flat_fail(err, e.code, 0, "%s", e.msg);
 	}
@@ -408,9 +410,9 @@ int flat_verb_gc(struct flat_call *call, struct flat_err *err)
 /* ---- STATUS ------------------------------------------------------------------------------------
  */
 
-static int status(struct flat_call *call, struct flat_err *err)
+static int status(const struct flat_call *call, struct flat_err *err)
 {
-	struct flat_request *req = &call->req;
+	struct flat_request *req = call->req;
 	flat_auto_net *net = NULL;
 	struct flat_conf conf;
 	struct flat_link link;
@@ -446,7 +448,7 @@ static int status(struct flat_call *call, struct flat_err *err)
 	return r < 0 ? r : 0;
 }
 
-int flat_verb_status(struct flat_call *call, struct flat_err *err)
+int flat_verb_status(const struct flat_call *call, struct flat_err *err)
 {
 	int r = status(call, err);
 	/* a configuration that is wrong stays code 7; whatever else keeps an ADD from succeeding is

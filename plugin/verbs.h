@@ -5,16 +5,16 @@
 
 /* What main has found out for the verbs. */
 struct flat_call {
-	struct flat_request req;
+	struct flat_request *req;
 	struct flat_host host;
-	struct flat_log log;
+	const struct flat_log *log;
 	int output_fd;
 };
 
 /* Each carries out one CNI command. ADD prints its result, because an attachment whose result could
  * not be told is taken back. */
-int flat_verb_add(struct flat_call *call, struct flat_err *err);
-int flat_verb_del(struct flat_call *call, struct flat_err *err);
-int flat_verb_check(struct flat_call *call, struct flat_err *err);
-int flat_verb_gc(struct flat_call *call, struct flat_err *err);
-int flat_verb_status(struct flat_call *call, struct flat_err *err);
+int flat_verb_add(const struct flat_call *call, struct flat_err *err);
+int flat_verb_del(const struct flat_call *call, struct flat_err *err);
+int flat_verb_check(const struct flat_call *call, struct flat_err *err);
+int flat_verb_gc(const struct flat_call *call, struct flat_err *err);
+int flat_verb_status(const struct flat_call *call, struct flat_err *err);
