@@ -91,8 +91,8 @@ int flat_census_take(struct flat_store *store, struct flat_census *census, bool 
 void flat_census_free(struct flat_census *census);
 #define flat_auto_census __attribute__((cleanup(flat_census_free))) struct flat_census
 
-/* Frees the dead of a set; dry: only counts them. With `only`, no other address is looked at. The
- * number of addresses freed. */
+/* Frees the dead of a set; dry: only counts them. With `only`, no other address is looked at, and
+ * other programs' reservations stay. The number of addresses freed. */
 int flat_census_heal(struct flat_store *store, struct flat_census *census,
 		     const struct flat_ip_range_set *set, const struct flat_ip *only, bool dry,
 		     struct flat_err *err);

@@ -152,7 +152,8 @@ int flat_census_heal(struct flat_store *store, struct flat_census *census,
 			freed += bury(store, entry, why, dry);
 			break;
 		case ASK:
-			if (count < PROBE_CHUNK)
+			/* for one wished-for address nobody's is put to the question */
+			if (!only && count < PROBE_CHUNK)
 				doubtful[count++] = i;
 			break;
 		}

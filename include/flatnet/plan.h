@@ -130,6 +130,9 @@ struct flat_attachment {
 		struct flat_prefix
 			gateways[FLAT_MAX_LEASE]; /* addresses of the node on the bridge */
 		size_t gateway_count;
+		/* those of this network's other ranges, which its other pods may use */
+		const struct flat_ip *siblings;
+		size_t sibling_count;
 		bool promisc, force_address, routed;
 	} bridge;
 

@@ -77,6 +77,12 @@ static bool is_wanted(const struct flat_attachment *a, const struct flat_prefix 
 	for (size_t i = 0; i < a->bridge.gateway_count; i++)
 		if (flat_prefix_equal(&a->bridge.gateways[i], address))
 			return true;
+	for (size_t i = 0; i < a->bridge.gateway_count; i++)
+		if (flat_ip_equal(&a->bridge.gateways[i].ip, &address->ip))
+			return false; /* with another length */
+	for (size_t i = 0; i < a->bridge.sibling_count; i++)
+		if (flat_ip_equal(&a->bridge.siblings[i], &address->ip))
+			return true;
 	return false;
 }
 

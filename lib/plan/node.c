@@ -419,42 +419,84 @@ static int resolve_nodes(struct flat_request *req, const struct flat_node_source
 	return r;
 }
 
-/* What is not told is the default where nodes or nothing were given, and else this node's pods
- * alone. */
-static int settle_cluster(struct flat_request *req, const struct flat_node_source *source,
-			  bool own_range, struct flat_conf *conf, struct flat_err *err)
+static bool list_covers(const struct flat_json_list *prefixes, const struct flat_prefix *prefix)
 {
-	struct flat_prefix cluster;
-	conf->cluster_cidrs =
-		source->cluster_cidrs.count ? source->cluster_cidrs : conf->cluster_cidrs;
-	for (size_t i = 0; i < source->cluster_cidrs.count; i++) {
-		const struct flat_prefix *cidr =
-			LIST_AT(&source->cluster_cidrs, struct flat_prefix, i);
+	for (size_t i = 0; i < prefixes->count; i++) {
+		const struct flat_prefix *p = LIST_AT(prefixes, struct flat_prefix, i);
+		if (p->len <= prefix->len && flat_prefix_contains(p, &prefix->ip))
+			return true;
+	}
+	return false;
+}
+
+static int check_cluster(const struct flat_json_list *cidrs, struct flat_err *err)
+{
+	char text[FLAT_PREFIX_TEXT];
+	for (size_t i = 0; i < cidrs->count; i++) {
+		const struct flat_prefix *cidr = LIST_AT(cidrs, struct flat_prefix, i);
 		const struct flat_prefix clean = { flat_prefix_first(cidr), cidr->len };
 		if (!flat_prefix_equal(cidr, &clean))
 			return flat_fail(err, FLAT_CODE_CONFIG, 0,
 					 "clusterCIDR: has host bits set: the network is %s",
-					 flat_prefix_text(&clean, (char[FLAT_PREFIX_TEXT]){ 0 }));
+					 flat_prefix_text(&clean, text));
 	}
-	if (!conf->cluster_cidrs.count && (conf->nodes.count || !own_range) &&
-	    (!conf->pod_cidrs.count || list_has_family(&conf->pod_cidrs, AF_INET))) {
-		flat_prefix_parse(FLAT_CLUSTER_CIDR, &cluster);
-		if (append_prefix(&req->arena, &conf->cluster_cidrs, &cluster, err) < 0)
-			return -ENOMEM;
-	}
-	/* A family of which no network is told: the pods of all nodes that we know of, else our
-	 * own. */
-	struct flat_json_list told = conf->cluster_cidrs;
-	for (size_t i = 0; i < conf->pod_cidrs.count; i++) {
-		const struct flat_prefix *own = LIST_AT(&conf->pod_cidrs, struct flat_prefix, i);
-		if (!list_has_family(&told, own->ip.family) &&
-		    append_prefix(&req->arena, &conf->cluster_cidrs, own, err) < 0)
-			return -ENOMEM;
-	}
-	if (conf->cluster_cidrs.count > FLAT_NFT_MAX_PREFIXES)
-		return flat_fail(err, FLAT_CODE_CONFIG, 0, "clusterCIDR: more than %d networks",
-				 FLAT_NFT_MAX_PREFIXES);
 	return 0;
+}
+
+/* Every pod subnet that is known belongs to the flat network. A clusterCIDR that was told has to
+ * contain those of its family; else they are its parts. */
+static int include_subnets(struct flat_request *req, const struct flat_json_list *told,
+			   const struct flat_json_list *subnets, const char *whose,
+			   struct flat_conf *conf, struct flat_err *err)
+{
+	char text[FLAT_PREFIX_TEXT];
+	for (size_t i = 0; i < subnets->count; i++) {
+		const struct flat_prefix *subnet = LIST_AT(subnets, struct flat_prefix, i);
+		if (list_covers(&conf->cluster_cidrs, subnet))
+			continue;
+		if (whose && list_has_family(told, subnet->ip.family))
+			return flat_fail(
+				err, FLAT_CODE_CONFIG, 0,
+				"clusterCIDR: does not contain %s, a pod subnet of node '%.64s'",
+				flat_prefix_text(subnet, text), whose);
+		if (conf->cluster_cidrs.count == FLAT_NFT_MAX_PREFIXES)
+			return flat_fail(
+				err, FLAT_CODE_CONFIG, 0,
+				"clusterCIDR: is needed: the pods' subnets are more than %d networks without it",
+				FLAT_NFT_MAX_PREFIXES);
+		if (append_prefix(&req->arena, &conf->cluster_cidrs, subnet, err) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static int settle_cluster(struct flat_request *req, const struct flat_node_source *source,
+			  bool own_range, struct flat_conf *conf, struct flat_err *err)
+{
+	struct flat_prefix standard;
+	int r = check_cluster(&source->cluster_cidrs, err);
+	if (r < 0)
+		return r;
+	if (source->cluster_cidrs.count)
+		conf->cluster_cidrs = source->cluster_cidrs;
+	/* the default, where nodes or nothing were given, and it fits */
+	flat_prefix_parse(FLAT_CLUSTER_CIDR, &standard);
+	if (!conf->cluster_cidrs.count && (conf->nodes.count || !own_range)) {
+		const struct flat_json_list one = { .items = &standard, .count = 1 };
+		bool fits = !conf->pod_cidrs.count;
+		for (size_t i = 0; i < conf->pod_cidrs.count; i++)
+			fits = fits ||
+			       list_covers(&one, LIST_AT(&conf->pod_cidrs, struct flat_prefix, i));
+		if (fits && append_prefix(&req->arena, &conf->cluster_cidrs, &standard, err) < 0)
+			return -ENOMEM;
+	}
+	const struct flat_json_list told = source->cluster_cidrs;
+	r = include_subnets(req, &told, &conf->pod_cidrs, NULL, conf, err);
+	for (size_t i = 0; r >= 0 && i < conf->nodes.count; i++) {
+		const struct flat_node *node = LIST_AT(&conf->nodes, struct flat_node, i);
+		r = include_subnets(req, &told, &node->pod_cidrs, node->name, conf, err);
+	}
+	return r;
 }
 
 int flat_node_resolve(struct flat_request *req, const struct flat_node_source *source,

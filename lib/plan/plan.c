@@ -96,6 +96,28 @@ static int plan_addresses(struct flat_attachment *a, const struct flat_conf *con
 	return 0;
 }
 
+/* A pool of several subnets has a gateway in each. */
+static int plan_siblings(struct flat_request *req, struct flat_attachment *a,
+			 const struct flat_conf *conf, struct flat_err *err)
+{
+	const struct flat_ip_range_set *sets = conf->ipam.sets.items;
+	size_t total = 0, n = 0;
+	for (size_t i = 0; conf->is_gateway && i < conf->ipam.sets.count; i++)
+		total += sets[i].ranges.count;
+	struct flat_ip *gateways =
+		total ? flat_arena_alloc(&req->arena, total * sizeof *gateways) : NULL;
+	if (total && !gateways)
+		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "gateways");
+	for (size_t i = 0; gateways && i < conf->ipam.sets.count; i++) {
+		const struct flat_ip_range *ranges = sets[i].ranges.items;
+		for (size_t k = 0; k < sets[i].ranges.count; k++)
+			gateways[n++] = ranges[k].gateway;
+	}
+	a->bridge.siblings = gateways;
+	a->bridge.sibling_count = n;
+	return 0;
+}
+
 /* The result's routes: what the IPAM says, and a default route for each family that has a gateway
  * and none yet. */
 static int plan_result_routes(struct flat_attachment *a, const struct flat_conf *conf,
@@ -283,6 +305,9 @@ int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 	flat_name_host_veth(a->network, a->container_id, a->ifname, a->host_ifname);
 
 	r = plan_addresses(a, conf, lease, err);
+	if (r < 0)
+		return r;
+	r = plan_siblings(req, a, conf, err);
 	if (r < 0)
 		return r;
 	a->bridge.routed = conf->mode == FLAT_BRIDGE_ROUTED && a->bridge.gateway_count;
