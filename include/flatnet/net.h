@@ -87,13 +87,13 @@ void flat_link_add_bridge(struct flat_net *net, const char *name, const struct f
 			  uint32_t mtu, bool vlan_filtering, enum flat_accept accept);
 
 struct flat_veth {
-	const char *host_name; /* up, port of master (0: none) */
+	const char *host_name; /* down, port of master (0: none) */
 	int master;
 	struct flat_mac host_mac;
 	const char *pod_name; /* born in netns_fd, down: veth_open() of a peer without partner is
 				 ENOTCONN */
 	struct flat_mac pod_mac;
-	int netns_fd;
+	int netns_fd; /* -1: this namespace */
 	uint32_t mtu; /* both ends; 0: the kernel's */
 };
 void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth);
@@ -107,6 +107,7 @@ struct flat_link_change {
 	const struct flat_mac *mac; /* NULL: stays */
 	int master;		    /* -1: stays, 0: none, index */
 	int arp_notify;		    /* -1: stays; net.ipv4.conf.LINK.arp_notify, without a file */
+	bool no_ipv6ll; /* no IPv6 link-local address when it comes up: tell before `up` */
 };
 #define FLAT_LINK_CHANGE                                                                           \
 	{                                                                                          \
@@ -120,6 +121,23 @@ void flat_link_del(struct flat_net *net, int index, enum flat_accept accept);
  * once and not for each. Gone is success. */
 int flat_link_del_many(struct flat_net *net, const int *indices, size_t count,
 		       struct flat_err *err);
+
+/* ---- VLANs of a bridge port (of a bridge that filters) ------------------------------------------
+ */
+
+enum { FLAT_VLAN_MAX = 4094 };
+struct flat_vlans {
+	uint8_t member[(FLAT_VLAN_MAX + 8) / 8], untagged[(FLAT_VLAN_MAX + 8) / 8]; /* a bit each */
+	uint16_t native; /* the PVID: of what comes without a tag; 0: none */
+};
+bool flat_vlan_has(const uint8_t *set, unsigned id);
+void flat_vlan_add(struct flat_vlans *vlans, unsigned min, unsigned max); /* tagged */
+void flat_vlan_add_native(struct flat_vlans *vlans, unsigned id);	  /* PVID, untagged */
+/* Queue: the port is in these VLANs, and in no others unless keep. */
+void flat_vlan_set(struct flat_net *net, int index, const struct flat_vlans *vlans, bool keep);
+/* -EOPNOTSUPP: a kernel without VLAN filtering, or older than Linux 5.6. */
+int flat_vlan_get(struct flat_net *net, int index, struct flat_vlans *ret_vlans,
+		  struct flat_err *err);
 
 /* ---- addresses, routes, neighbours -------------------------------------------------------------
  */

@@ -185,7 +185,7 @@ void flat_link_add_bridge(struct flat_net *net, const char *name, const struct f
 
 void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth)
 {
-	const struct ifinfomsg host = { .ifi_flags = IFF_UP, .ifi_change = IFF_UP }, pod = { 0 };
+	const struct ifinfomsg host = { 0 }, pod = { 0 };
 	flat_auto_builder b;
 	flat_nl_begin(&b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &host, sizeof host);
 	flat_nl_put_text(&b, IFLA_IFNAME, veth->host_name);
@@ -200,7 +200,8 @@ void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth)
 	flat_nl_put_text(&b, IFLA_IFNAME, veth->pod_name);
 	flat_nl_put(&b, IFLA_ADDRESS, veth->pod_mac.bytes, sizeof veth->pod_mac.bytes);
 	put_mtu(&b, veth->mtu);
-	flat_nl_put_u32(&b, IFLA_NET_NS_FD, (uint32_t)veth->netns_fd);
+	if (veth->netns_fd >= 0)
+		flat_nl_put_u32(&b, IFLA_NET_NS_FD, (uint32_t)veth->netns_fd);
 	flat_nl_nest_end(&b);
 	flat_nl_nest_end(&b);
 	flat_nl_nest_end(&b);
@@ -241,16 +242,23 @@ static void put_port(struct flat_nl_builder *b, const struct flat_link_change *c
 
 /* Below /proc/sys/net every namespace that was looked into leaves its entries in one hash chain: a
  * path there costs more with each pod. */
-static void put_arp_notify(struct flat_nl_builder *b, int value)
+static void put_af_spec(struct flat_nl_builder *b, const struct flat_link_change *change)
 {
-	if (value < 0)
+	if (change->arp_notify < 0 && !change->no_ipv6ll)
 		return;
 	flat_nl_nest(b, IFLA_AF_SPEC, NULL, 0);
-	flat_nl_nest(b, AF_INET, NULL, 0);
-	flat_nl_nest(b, IFLA_INET_CONF, NULL, 0);
-	flat_nl_put_u32(b, IPV4_DEVCONF_ARP_NOTIFY, value != 0);
-	flat_nl_nest_end(b);
-	flat_nl_nest_end(b);
+	if (change->arp_notify >= 0) {
+		flat_nl_nest(b, AF_INET, NULL, 0);
+		flat_nl_nest(b, IFLA_INET_CONF, NULL, 0);
+		flat_nl_put_u32(b, IPV4_DEVCONF_ARP_NOTIFY, change->arp_notify != 0);
+		flat_nl_nest_end(b);
+		flat_nl_nest_end(b);
+	}
+	if (change->no_ipv6ll) {
+		flat_nl_nest(b, AF_INET6, NULL, 0);
+		flat_nl_put_u8(b, IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+		flat_nl_nest_end(b);
+	}
 	flat_nl_nest_end(b);
 }
 
@@ -263,7 +271,7 @@ void flat_link_change(struct flat_net *net, int index, const struct flat_link_ch
 	if (change->alias)
 		flat_nl_put(&b, IFLA_IFALIAS, change->alias, strlen(change->alias));
 	put_mtu(&b, change->mtu);
-	put_arp_notify(&b, change->arp_notify);
+	put_af_spec(&b, change);
 	if (change->mac)
 		flat_nl_put(&b, IFLA_ADDRESS, change->mac->bytes, sizeof change->mac->bytes);
 	if (change->master >= 0) {
