@@ -16,6 +16,8 @@
 #	rules JQ                JQ on `nft -j list ruleset`, without counters
 #	clean_slate NAME        asserts that no attachment of any kind is there
 #	remove_all              removes what flatnet made on this node; pods stay
+#	traced ARG...           runs flatnet under strace with these arguments (-e inject=...); the trace
+#	                        goes to /run/trace
 #	quick VERB POD ID IFNAME CONF    a plugin call without measuring; output on stdout
 
 store=/run/flatnet/ipam
@@ -29,14 +31,18 @@ reservations() {
 }
 
 state() {
-	local pod
-	ip -j -d link | jq -r '.[] | "link \(.ifname) \(.linkinfo.info_kind // "-") \(.master // "-") \(.ifalias // "-")"' | sort
-	ip -j address | jq -r '.[] | .ifname as $l | .addr_info[] | select(.scope == "global") | "address \($l) \(.local)/\(.prefixlen)"' | sort
-	{ ip -4 -j route && ip -6 -j route; } |
-		jq -r '.[] | select(.dst | test("^(fe80|ff00)") | not) | "route \(.dst) \(.gateway // "-") \(.dev)"' | sort
+	local pod line
+	{ ip -j -d address && ip -4 -j route && ip -6 -j route; } | jq -rs '
+		(.[0] | sort_by(.ifname)[] |
+			"link \(.ifname) \(.linkinfo.info_kind // "-") \(.master // "-") \(.ifalias // "-")",
+			(.ifname as $link | .addr_info[] | select(.scope == "global") | "address \($link) \(.local)/\(.prefixlen)")),
+		(.[1:][] | sort_by(.dst)[] | select(.dst | test("^(fe80|ff00)") | not) |
+			"route \(.dst) \(.gateway // "-") \(.dev)")'
 	for pod in /run/netns/*; do
 		[[ -e $pod ]] || continue
-		nsenter --net="$pod" ip -j link 2>/dev/null | jq -r --arg pod "${pod##*/}" '.[] | "pod \($pod) \(.ifname)"'
+		while IFS= read -r line; do
+			printf 'pod %s %s\n' "${pod##*/}" "${line%%[ @]*}"
+		done < <(nsenter --net="$pod" ip -br link 2>/dev/null)
 	done
 	nft -s list ruleset 2>/dev/null | sed 's/^/rule /'
 	store_files
@@ -91,4 +97,9 @@ quick() {
 	[[ $plugin == */* ]] || plugin=$FLAT_BIN/$plugin
 	CNI_COMMAND=$1 CNI_NETNS=/run/netns/$2 CNI_CONTAINERID=$3 CNI_IFNAME=$4 \
 		CNI_PATH=$FLAT_BIN${FLAT_REFERENCE:+:$FLAT_REFERENCE} timeout -k 2 30 "$plugin" <<<"$5"
+}
+
+# LeakSanitizer cannot work where somebody else traces.
+traced() {
+	ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0 timeout -k 2 30 strace -f -qq -o /run/trace "$@" "$FLAT_BIN/flatnet"
 }
