@@ -82,6 +82,11 @@ refused 7 "10\.244\.2\.0/25 overlaps 10\.244\.2\.0/24, the subnet of node 'n2'" 
 	"$(cluster_conf '.ipam.subnet = "10.244.2.0/25"')"
 refused 7 'host bits set: the subnet is 10\.244\.2\.0/24' 'a subnet with host bits is refused' \
 	"$(cluster_conf '.nodes[1].podCIDRs = ["10.244.2.1/24"]')"
+refused 7 "clusterCIDR: does not contain 10\.99\.3\.0/24, a pod subnet of node 'n3'" \
+	'a node outside of the clusterCIDR is refused' \
+	"$(cluster_conf '.clusterCIDR = "10.244.0.0/16" | .nodes[2].podCIDRs = ["10.99.3.0/24"]')"
+refused 7 'clusterCIDR: has host bits set: the network is 10\.244\.0\.0/16' \
+	'and so is a clusterCIDR with host bits' "$(cluster_conf '.clusterCIDR = "10.244.1.0/16"')"
 refused 7 "fd00:1::/64 cannot be reached: node 'n2' has no address of its family" \
 	'a subnet needs an address of its family' \
 	"$(cluster_conf '.nodes[1].podCIDRs += ["fd00:1::/64"]')"

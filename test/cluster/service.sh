@@ -160,6 +160,17 @@ for nf in 1 0; do
 	ok "bridge-nf $nf: pods of one node reach each other directly" no_loss n1 n1-b "${ip[n1-a]}"
 done
 
+# Why pods of one node go through the node: on-link, and without bridge-nf, the reply comes back
+# over the bridge with the wrong source.
+if bridge_nf 0; then
+	pod_exec n1 n1-a ip route replace 10.244.1.0/24 dev eth0 scope link
+	hits n1 n1-b tcp $tries
+	cmp_ok "$silent" -gt 0 '(a neighbour that answers over the bridge is not heard)'
+	pod_exec n1 n1-a ip route replace 10.244.1.0/24 via 10.244.1.1
+	hits n1 n1-b tcp $tries
+	is "$silent" 0 '(and is again through the node)'
+fi
+
 # The same with a firewall that forwards nothing by default.
 for node in n1 n2 n3; do
 	on "$node" iptables -P FORWARD DROP
