@@ -308,6 +308,12 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	change.alias = a->alias;
 	change.hairpin = a->hairpin;
 	change.isolated = a->isolated ? 1 : -1;
+	/* A port of a bridge needs no address. One on each port makes the kernel walk a table as
+	 * long as there are pods whenever a link comes or goes. */
+	change.no_ipv6ll = true;
+	flat_link_change(net, link.index, &change, FLAT_STRICT);
+	change = (struct flat_link_change)FLAT_LINK_CHANGE;
+	change.up = 1;
 	flat_link_change(net, link.index, &change, FLAT_STRICT);
 	/* a reused address with another MAC must not meet the old entry */
 	for (size_t i = 0; i < a->ip_count && a->bridge.gateway_count; i++)
