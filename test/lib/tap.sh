@@ -67,7 +67,7 @@ ok() {
 		pass "$name"
 	else
 		fail "$name"
-		diag "  exit $rc: $*"
+		diag "  exit $rc: $(cut -c1-300 <<<"$*")"
 		[[ -z $out ]] || diag "${out:0:2000}"
 	fi
 }

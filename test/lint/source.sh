@@ -19,8 +19,13 @@ for file in "${sources[@]}"; do
 done
 pass "licences of ${#sources[@]} files looked at"
 
-ok "clang-format has nothing to say about ${#sources[@]} files" \
-	clang-format --dry-run -Werror "${sources[@]}"
+format() {
+	clang-format --dry-run -Werror "${sources[@]}" >"$log" 2>&1 && return 0
+	grep -E ': (error|warning):' "$log" | cut -d: -f1,2 | uniq
+	echo 'cure: clang-format -i (version 14, as in Debian 12)'
+	return 1
+}
+ok "clang-format has nothing to say about ${#sources[@]} files" format
 
 tidy() {
 	printf '%s\n' "${units[@]}" |
