@@ -53,6 +53,20 @@ is "$(ask n1 o1 tcp 192.0.2.100 80)" 'out 192.0.2.1' '... and the rest is outsid
 add_pod n1 o3 "$(jq -c '.clusterCIDR = "10.99.0.0/16"' <<<"$other")"
 is "$(ask n1 o3 tcp "$(pod_ip n2 o2)" 80)" "o2 $(pod_ip n1 o3)" '... with clusterCIDR, too'
 
+# The subnet is the IPAM's affair.
+if [[ -n ${FLAT_REFERENCE:-} ]]; then
+	foreign=$(flat_conf '.ipMasq = true' '.name = "foreign"' '.bridge = "br7"' \
+		'.ipam = {type: "host-local", subnet: "10.97.0.0/24"}')
+	add_pod n1 f1 "$foreign"
+	add_pod n1 f2 "$foreign"
+	serve n1 f1 f1 80
+	is "$(ask n1 f2 tcp "$(pod_ip n1 f1)" 80)" "f1 $(pod_ip n1 f2)" \
+		'with a foreign IPAM, neighbours are inside'
+	is "$(ask n1 f2 tcp 192.0.2.100 80)" 'out 192.0.2.1' '... and the rest is outside'
+else
+	skip 'with a foreign IPAM' 'there is no host-local'
+fi
+
 # Nothing more is written for a second pod, and rules that were lost come back.
 before=$(on n1 nft -a list ruleset)
 add_pod n1 d "$conf"
