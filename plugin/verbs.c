@@ -63,7 +63,8 @@ static int source_acquire(struct source *s, struct flat_net *net, struct flat_re
 	}
 	r = flat_store_open(&s->conf->ipam, req->name, true, s->call->log, &s->store, err);
 	if (r >= 0)
-		r = flat_witness_open(net, req->name, s->conf->bridge, true, &s->witness, err);
+		r = flat_witness_open(net, req->name, s->conf->gateway_link, true, &s->witness,
+				      err);
 	if (r >= 0)
 		r = flat_store_reserve(s->store, req->container_id, req->ifname, &s->witness,
 				       &s->lease, err);
@@ -392,7 +393,8 @@ int flat_verb_gc(const struct flat_call *call, struct flat_err *err)
 	e = (struct flat_err){ 0 };
 	if (store) {
 		struct killed killed = { call, net };
-		r = flat_witness_open(net, req->name, conf.bridge, !req->has_valid, &witness, &e);
+		r = flat_witness_open(net, req->name, conf.gateway_link, !req->has_valid, &witness,
+				      &e);
 		if (r >= 0)
 			r = flat_store_gc(store, req->has_valid ? &req->valid : NULL, &witness,
 					  remove_link_of, &killed, &e);
@@ -435,7 +437,7 @@ static int status(const struct flat_call *call, struct flat_err *err)
 	}
 	if (conf.ipam_kind == FLAT_IPAM_OWN) {
 		struct flat_ipam_witness witness = { 0 };
-		r = flat_witness_open(net, req->name, conf.bridge, true, &witness, err);
+		r = flat_witness_open(net, req->name, conf.gateway_link, true, &witness, err);
 		if (r >= 0)
 			r = flat_ipam_status(&conf.ipam, req->name, &witness, err);
 		flat_witness_close(&witness);

@@ -133,6 +133,7 @@ struct flat_vlans {
 bool flat_vlan_has(const uint8_t *set, unsigned id);
 void flat_vlan_add(struct flat_vlans *vlans, unsigned min, unsigned max); /* tagged */
 void flat_vlan_add_native(struct flat_vlans *vlans, unsigned id);	  /* PVID, untagged */
+bool flat_vlan_equal(const struct flat_vlans *a, const struct flat_vlans *b);
 /* Queue: the port is in these VLANs, and in no others unless keep. */
 void flat_vlan_set(struct flat_net *net, int index, const struct flat_vlans *vlans, bool keep);
 /* -EOPNOTSUPP: a kernel without VLAN filtering, or older than Linux 5.6. */

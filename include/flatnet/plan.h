@@ -53,6 +53,7 @@ struct flat_vlan_range {
 
 struct flat_conf {
 	const char *bridge;
+	char gateway_link[FLAT_IFNAME_LEN]; /* see flat_name_gateway() */
 	bool is_gateway, is_default_gateway, force_address, ip_masq;
 	bool hairpin, promisc, enable_dad, disable_container_interface, port_isolation;
 	uint32_t mtu; /* 0: not given and not known */
@@ -91,6 +92,11 @@ void flat_conf_parse_lenient(struct flat_request *req, struct flat_conf *ret_con
 void flat_name_host_veth(const char *network, const char *container_id, const char *ifname,
 			 char ret_name[static FLAT_IFNAME_LEN]);
 
+/* The link with the node's addresses for pods of this VLAN of this bridge, and its peer, a port of
+ * the bridge. VLAN 0: the bridge itself, and "". */
+void flat_name_gateway(const char *bridge, uint16_t vlan, char ret_name[static FLAT_IFNAME_LEN],
+		       char ret_port[static FLAT_IFNAME_LEN]);
+
 /* The host veth's ifalias: "flatnet NETWORK CONTAINERID IFNAME IP[,IP...] [NAMESPACE/POD]". A
  * network name or container ID that makes it too long is written as "~" and 16 hex digits of its
  * hash. */
@@ -128,13 +134,20 @@ struct flat_attachment {
 		const char *name;
 		struct flat_mac mac;
 		struct flat_prefix
-			gateways[FLAT_MAX_LEASE]; /* addresses of the node on the bridge */
+			gateways[FLAT_MAX_LEASE]; /* addresses of the node on the gateway link */
 		size_t gateway_count;
 		/* those of this network's other ranges, which its other pods may use */
 		const struct flat_ip *siblings;
 		size_t sibling_count;
 		bool promisc, force_address, routed;
 	} bridge;
+
+	/* the link with the node's addresses: the bridge itself, or BRIDGE.VLAN, the end of a veth
+	 * pair whose other end is a port of the bridge */
+	struct {
+		char name[FLAT_IFNAME_LEN], port[FLAT_IFNAME_LEN]; /* port "": it is the bridge */
+		struct flat_mac mac, port_mac;
+	} gateway;
 
 	uint32_t mtu; /* of the bridge when it is created, and of both ends of the veth; 0: the
 			 kernel's */
@@ -174,9 +187,9 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *att
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
 struct flat_applied {
 	int lock_fd; /* shared among ADDs on one bridge; see apply.c */
-	int veth_index, bridge_index;
+	int veth_index, bridge_index, gateway_index;
 	/* made, or asked for without an answer */
-	bool veth_made, bridge_made, nft_made;
+	bool veth_made, bridge_made, gateway_made, nft_made;
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
 	struct flat_node_route *routes; /* added, not corrected ones */

@@ -31,6 +31,12 @@ void flat_vlan_add_native(struct flat_vlans *vlans, unsigned id)
 	vlans->native = (uint16_t)id;
 }
 
+bool flat_vlan_equal(const struct flat_vlans *a, const struct flat_vlans *b)
+{
+	return a->native == b->native && !memcmp(a->member, b->member, sizeof a->member) &&
+	       !memcmp(a->untagged, b->untagged, sizeof a->untagged);
+}
+
 /* ---- changing ----------------------------------------------------------------------------------
  */
 

@@ -60,8 +60,7 @@ static int collect_address(void *arg, const struct flat_addr *addr)
 
 static int count_link(void *arg, const struct flat_link *link)
 {
-	(void)link;
-	++*(int *)arg;
+	*(int *)arg += !flat_is_gateway_port(link);
 	return 0;
 }
 
@@ -100,26 +99,30 @@ static bool is_in_the_way(const struct flat_attachment *a, const struct flat_pre
 	return false;
 }
 
-static int ensure_gateways(const struct flat_attachment *a, struct flat_net *net, int bridge,
+static int ensure_gateways(const struct flat_attachment *a, struct flat_net *net,
 			   struct flat_applied *applied, struct flat_err *err)
 {
+	const char *kind = a->gateway.port[0] ? "gateway" : "bridge";
+	const int link = applied->gateway_index;
 	struct addresses have = { .count = 0 };
 	char text[FLAT_PREFIX_TEXT], other[FLAT_PREFIX_TEXT];
 	bool changed = false;
-	int r = flat_addr_each(net, bridge, 0, collect_address, &have, err);
+	int r = flat_addr_each(net, link, 0, collect_address, &have, err);
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < have.count; i++) {
 		if (!is_in_the_way(a, &have.items[i]))
 			continue;
-		int ports = a->bridge.force_address ? 0 : flat_bridge_count_ports(net, bridge, err);
+		int ports = a->bridge.force_address
+				    ? 0
+				    : flat_bridge_count_ports(net, applied->bridge_index, err);
 		if (ports < 0)
 			return ports;
 		if (ports > 0) { /* an address that no pod uses any more is simply replaced */
 			flat_fail(
 				err, FLAT_CODE_IN_USE, 0,
-				"bridge '%s' has the address %s, not %s, and %d attached links use it",
-				a->bridge.name, flat_prefix_text(&have.items[i], other),
+				"%s '%s' has the address %s, not %s, and %d attached links use it",
+				kind, a->gateway.name, flat_prefix_text(&have.items[i], other),
 				flat_prefix_text(&a->bridge.gateways[0], text), ports);
 			return flat_detail(
 				err,
@@ -127,7 +130,7 @@ static int ensure_gateways(const struct flat_attachment *a, struct flat_net *net
 				"or remove what is attached (`ip link show master %s`)",
 				a->bridge.name);
 		}
-		flat_addr_del(net, bridge, &have.items[i], FLAT_GONE_OK);
+		flat_addr_del(net, link, &have.items[i], FLAT_GONE_OK);
 		changed = true;
 	}
 	for (size_t i = 0; i < a->bridge.gateway_count; i++) {
@@ -137,13 +140,13 @@ static int ensure_gateways(const struct flat_attachment *a, struct flat_net *net
 				  flat_prefix_equal(&have.items[k], &a->bridge.gateways[i]);
 		if (present)
 			continue;
-		flat_addr_add(net, bridge, &a->bridge.gateways[i], FLAT_ADDR_PREFIX_ROUTE,
+		flat_addr_add(net, link, &a->bridge.gateways[i], FLAT_ADDR_PREFIX_ROUTE,
 			      FLAT_EXISTS_OK);
 		applied->gateways[applied->gateway_count++] = a->bridge.gateways[i];
 		changed = true;
 	}
 	r = changed ? flat_net_commit(net, err) : 0;
-	return r < 0 ? flat_wrap(err, "bridge '%s'", a->bridge.name) : r;
+	return r < 0 ? flat_wrap(err, "%s '%s'", kind, a->gateway.name) : r;
 }
 
 static int set_link_sysctl(const char *family, const char *link, const char *key, const char *value,
@@ -155,15 +158,13 @@ static int set_link_sysctl(const char *family, const char *link, const char *key
 	return r == -ENOENT && (!err || !err->code) ? 0 : r;
 }
 
-/* What a bridge that we made needs beside its addresses: no foreign router's word, and no tentative
- * time for its address. */
-static int tune_new_bridge(const struct flat_attachment *a, struct flat_err *err)
+int flat_link_tune(const struct flat_attachment *a, const char *link, struct flat_err *err)
 {
-	int r = set_link_sysctl("ipv6", a->bridge.name, "accept_ra", "0", err);
+	int r = set_link_sysctl("ipv6", link, "accept_ra", "0", err);
 	if (r >= 0 && a->forward6)
-		r = set_link_sysctl("ipv6", a->bridge.name, "disable_ipv6", "0", err);
+		r = set_link_sysctl("ipv6", link, "disable_ipv6", "0", err);
 	if (r >= 0 && a->forward6)
-		r = set_link_sysctl("ipv6", a->bridge.name, "accept_dad", "0", err);
+		r = set_link_sysctl("ipv6", link, "accept_dad", "0", err);
 	return r;
 }
 
@@ -181,9 +182,10 @@ static int fail_vlan(const struct flat_attachment *a, const char *cure, struct f
 }
 
 static int ensure_bridge(struct flat_attachment *a, struct flat_net *net,
-			 struct flat_applied *applied, struct flat_err *err)
+			 struct flat_applied *applied, struct flat_link *ret_bridge,
+			 struct flat_err *err)
 {
-	const bool vlans = a->vlan || a->vlan_trunk_count;
+	const bool vlans = flat_plan_has_vlans(a);
 	struct flat_link link;
 	int r = 0, found = 0;
 
@@ -228,7 +230,7 @@ static int ensure_bridge(struct flat_attachment *a, struct flat_net *net,
 			"switch it on with `ip link set NAME type bridge vlan_filtering 1`, or name another bridge",
 			err);
 	if (applied->bridge_made) {
-		r = tune_new_bridge(a, err);
+		r = flat_link_tune(a, a->bridge.name, err);
 		if (r < 0)
 			return r;
 	}
@@ -241,7 +243,8 @@ static int ensure_bridge(struct flat_attachment *a, struct flat_net *net,
 		if (r < 0)
 			return r;
 	}
-	return ensure_gateways(a, net, link.index, applied, err);
+	*ret_bridge = link;
+	return 0;
 }
 
 /* ---- the veth pair -----------------------------------------------------------------------------
@@ -315,9 +318,14 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	change = (struct flat_link_change)FLAT_LINK_CHANGE;
 	change.up = 1;
 	flat_link_change(net, link.index, &change, FLAT_STRICT);
+	if (flat_plan_has_vlans(a)) { /* the pod's end is still down */
+		struct flat_vlans vlans;
+		flat_plan_vlans(a, &vlans);
+		flat_vlan_set(net, link.index, &vlans, a->preserve_default_vlan);
+	}
 	/* a reused address with another MAC must not meet the old entry */
 	for (size_t i = 0; i < a->ip_count && a->bridge.gateway_count; i++)
-		flat_neigh_put(net, applied->bridge_index, &a->ips[i].address.ip, &a->pod_mac);
+		flat_neigh_put(net, applied->gateway_index, &a->ips[i].address.ip, &a->pod_mac);
 	return flat_net_commit(net, err);
 }
 
@@ -485,7 +493,7 @@ static int ensure_forwarding(const struct flat_attachment *a, struct flat_err *e
 	if (r >= 0 && a->forward4 && a->bridge.routed)
 		r = ensure_sysctl("net/ipv4/conf/all/send_redirects", "0", err);
 	if (r >= 0 && a->forward4 && a->bridge.routed)
-		r = set_link_sysctl("ipv4", a->bridge.name, "send_redirects", "0", err);
+		r = set_link_sysctl("ipv4", a->gateway.name, "send_redirects", "0", err);
 	return r;
 }
 
@@ -513,7 +521,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 			  const struct flat_log *log, struct flat_applied *applied,
 			  struct flat_err *err)
 {
-	struct flat_link link;
+	struct flat_link bridge;
 	int r;
 
 	struct flat_err unlocked = { 0 };
@@ -522,15 +530,19 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		flat_warn(log, "%s: a failed ADD could not take the bridge back", unlocked.msg);
 	for (int i = 0;; i++) {
 		struct flat_err try = { 0 };
-		r = ensure_bridge(a, net, applied, err);
+		r = ensure_bridge(a, net, applied, &bridge, err);
 		if (r < 0)
 			return r;
-		r = make_veth(a, net, netns_fd, applied, &try);
+		r = flat_gateway_ensure(a, net, &bridge, applied, &try);
+		if (r >= 0)
+			r = ensure_gateways(a, net, applied, &try);
+		if (r >= 0)
+			r = make_veth(a, net, netns_fd, applied, &try);
 		if (r >= 0)
 			break;
 		/* somebody deleted the bridge in between: once more */
 		if (i == 3 || applied->veth_index ||
-		    flat_link_by_index(net, applied->bridge_index, &link, NULL) != 0) {
+		    flat_link_by_index(net, bridge.index, &bridge, NULL) != 0) {
 			*err = try;
 			return r;
 		}
@@ -586,10 +598,11 @@ static void undo_node(const struct flat_attachment *a, struct flat_net *net,
 		};
 		flat_route_del(net, &route, FLAT_GONE_OK);
 	}
+	flat_gateway_undo(a, net, applied);
 	if (applied->bridge_made && applied->bridge_index)
 		flat_link_del(net, applied->bridge_index, FLAT_GONE_OK);
 	for (size_t i = 0; !applied->bridge_made && i < applied->gateway_count; i++)
-		flat_addr_del(net, applied->bridge_index, &applied->gateways[i], FLAT_GONE_OK);
+		flat_addr_del(net, applied->gateway_index, &applied->gateways[i], FLAT_GONE_OK);
 	e = (struct flat_err){ 0 };
 	report(log, flat_net_commit(net, &e), &e);
 }
@@ -610,8 +623,8 @@ void flat_attachment_undo(const struct flat_attachment *a, struct flat_applied *
 			       flat_attachment_remove(net, a->network, a->container_id, a->ifname,
 						      &e),
 			       &e);
-		if (applied->bridge_made || applied->nft_made || applied->gateway_count ||
-		    applied->route_count)
+		if (applied->bridge_made || applied->gateway_made || applied->nft_made ||
+		    applied->gateway_count || applied->route_count)
 			undo_node(a, net, applied, log);
 	}
 	flat_applied_close(applied);

@@ -43,19 +43,19 @@ static const struct flat_json_field trunk_fields[] = {
 	{ .key = "minID",
 	  FLAT_JSON_INT,
 	  offsetof(struct trunk, min_id),
-	  .min = 0,
+	  .min = 1,
 	  .max = VLAN_MAX,
 	  .offset2 = offsetof(struct trunk, has_min) },
 	{ .key = "maxID",
 	  FLAT_JSON_INT,
 	  offsetof(struct trunk, max_id),
-	  .min = 0,
+	  .min = 1,
 	  .max = VLAN_MAX,
 	  .offset2 = offsetof(struct trunk, has_max) },
 	{ .key = "id",
 	  FLAT_JSON_INT,
 	  offsetof(struct trunk, id),
-	  .min = 0,
+	  .min = 1,
 	  .max = VLAN_MAX,
 	  .offset2 = offsetof(struct trunk, has_id) },
 	FLAT_JSON_END,
@@ -139,6 +139,13 @@ static const struct flat_json_field conf_fields[] = {
 	FLAT_JSON_END,
 };
 
+/* Of these, what DEL and GC need. */
+static const struct flat_json_field vlan_fields[] = {
+	{ .key = "isGateway", RAW(FLAT_JSON_TRISTATE, is_gateway) },
+	{ .key = "vlan", RAW(FLAT_JSON_INT, vlan), .min = 0, .max = VLAN_MAX },
+	FLAT_JSON_END,
+};
+
 static const char *given(const char *text)
 {
 	return text && text[0] ? text : NULL;
@@ -174,6 +181,21 @@ static int parse_trunk(struct flat_request *req, const struct raw *raw, struct f
 					 "vlanTrunk[%zu]: neither id nor minID and maxID", i);
 	}
 	conf->vlan_trunk = (struct flat_json_list){ .items = ranges, .count = n };
+	return 0;
+}
+
+static int name_gateway(struct flat_conf *conf, struct flat_err *err)
+{
+	const uint16_t vlan = conf->is_gateway ? conf->vlan : 0;
+	char port[FLAT_IFNAME_LEN];
+	const unsigned digits = !vlan ? 0 : vlan < 10 ? 2 : vlan < 100 ? 3 : vlan < 1000 ? 4 : 5;
+	if (strlen(conf->bridge) + digits >= FLAT_IFNAME_LEN) {
+		flat_fail(err, FLAT_CODE_CONFIG, 0,
+			  "vlan: the gateway's interface '%s.%u' has more than %d characters",
+			  conf->bridge, vlan, FLAT_IFNAME_LEN - 1);
+		return flat_detail(err, "choose a shorter \"bridge\"");
+	}
+	flat_name_gateway(conf->bridge, vlan, conf->gateway_link, port);
 	return 0;
 }
 
@@ -283,6 +305,8 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 			log,
 			"ipMasqBackend: \"iptables\" is ignored: flatnet always writes nf_tables rules, which work beside iptables");
 	r = parse_trunk(req, &raw, &conf, err);
+	if (r >= 0)
+		r = name_gateway(&conf, err);
 	if (r < 0)
 		return r;
 
@@ -330,6 +354,12 @@ void flat_conf_parse_lenient(struct flat_request *req, struct flat_conf *ret_con
 	if (!conf.bridge)
 		conf.bridge = "cni0";
 	parse_ipam_kind(req, &raw, &conf, NULL);
+	struct raw vlan = { .is_gateway = -1 };
+	if (flat_json_decode(req->json, "", vlan_fields, &vlan, &req->arena, NULL) >= 0)
+		conf.vlan = (uint16_t)vlan.vlan;
+	conf.is_gateway = vlan.is_gateway != 0;
+	if (name_gateway(&conf, NULL) < 0)
+		memcpy(conf.gateway_link, conf.bridge, strlen(conf.bridge) + 1);
 	conf.ipam.data_dir = dir && dir[0] == '/' ? flat_arena_strdup(&req->arena, dir) : NULL;
 	if (!conf.ipam.data_dir)
 		conf.ipam.data_dir = FLAT_IPAM_DATA_DIR;

@@ -32,8 +32,38 @@ int flat_node_routes_ensure(const struct flat_attachment *attachment, struct fla
 int flat_node_routes_verify(const struct flat_attachment *attachment, struct flat_net *net,
 			    struct flat_err *err);
 
-/* How many ports the bridge has. */
+/* How many ports the bridge has, those of gateways not counted. */
 int flat_bridge_count_ports(struct flat_net *net, int bridge_index, struct flat_err *err);
+
+/* What a link of the node that has a gateway's address needs beside it: no foreign router's word,
+ * and no tentative time for its address. */
+int flat_link_tune(const struct flat_attachment *attachment, const char *link,
+		   struct flat_err *err);
+
+/* ---- gateway.c ---------------------------------------------------------------------------------
+ */
+
+/* Is it the port end of a gateway's veth pair? */
+bool flat_is_gateway_port(const struct flat_link *link);
+/* 1: the pair of this attachment's gateway; 0: there is none; code 7: something else has its
+ * name. Only for a gateway that is not the bridge. */
+int flat_gateway_find(const struct flat_attachment *attachment, struct flat_net *net,
+		      struct flat_link *ret_gateway, struct flat_link *ret_port,
+		      struct flat_err *err);
+/* The gateway link is there, up and in its VLAN; its index and whether it was made are in
+ * applied. */
+int flat_gateway_ensure(struct flat_attachment *attachment, struct flat_net *net,
+			const struct flat_link *bridge, struct flat_applied *applied,
+			struct flat_err *err);
+/* Queues the removal of the pair, and with a bridge that was made of all such pairs on it. */
+void flat_gateway_undo(const struct flat_attachment *attachment, struct flat_net *net,
+		       const struct flat_applied *applied);
+
+/* The VLANs of the gateway's port; of the pod's port, which has some only when
+ * flat_plan_has_vlans(). */
+void flat_gateway_vlans(const struct flat_attachment *attachment, struct flat_vlans *ret_vlans);
+bool flat_plan_has_vlans(const struct flat_attachment *attachment);
+void flat_plan_vlans(const struct flat_attachment *attachment, struct flat_vlans *ret_vlans);
 
 /* The lock that ADDs on one bridge share (LOCK_SH) while in flight; LOCK_EX: there is none. */
 int flat_bridge_lock(const char *bridge, int operation, int timeout_ms, int *ret_fd,

@@ -271,10 +271,28 @@ static void plan_macs(struct flat_attachment *a, const struct flat_conf *conf)
 	if (a->bridge.gateway_count) /* IPv6 only: the same on each creation */
 		bridge = flat_hash(0, a->bridge.gateways[0].ip.bytes,
 				   sizeof a->bridge.gateways[0].ip.bytes);
-	a->bridge.mac = mac_of_hash(0x5a, bridge);
+	struct flat_mac gateway = mac_of_hash(0x5a, bridge);
 	for (size_t i = a->bridge.gateway_count; i-- > 0;)
 		if (a->bridge.gateways[i].ip.family == AF_INET)
-			a->bridge.mac = mac_of_ip(&a->bridge.gateways[i].ip);
+			gateway = mac_of_ip(&a->bridge.gateways[i].ip);
+	/* a MAC that derives from the address is for the link that has the address */
+	a->bridge.mac = a->gateway.port[0] ? mac_of_hash(0x5b, bridge) : gateway;
+	a->gateway.mac = gateway;
+	a->gateway.port_mac = mac_of_hash(0x5c, flat_hash(bridge, &a->vlan, sizeof a->vlan));
+}
+
+bool flat_plan_has_vlans(const struct flat_attachment *a)
+{
+	return a->vlan || a->vlan_trunk_count;
+}
+
+/* A trunk alone has VLAN 1 for what comes without a tag, as with the reference. */
+void flat_plan_vlans(const struct flat_attachment *a, struct flat_vlans *ret_vlans)
+{
+	*ret_vlans = (struct flat_vlans){ 0 };
+	for (size_t i = 0; i < a->vlan_trunk_count; i++)
+		flat_vlan_add(ret_vlans, a->vlan_trunk[i].min, a->vlan_trunk[i].max);
+	flat_vlan_add_native(ret_vlans, a->vlan ? a->vlan : 1);
 }
 
 int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
@@ -311,6 +329,8 @@ int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 	if (r < 0)
 		return r;
 	a->bridge.routed = conf->mode == FLAT_BRIDGE_ROUTED && a->bridge.gateway_count;
+	flat_name_gateway(a->bridge.name, a->bridge.gateway_count ? a->vlan : 0, a->gateway.name,
+			  a->gateway.port);
 	plan_macs(a, conf);
 	flat_alias_format(a->network, a->container_id, a->ifname, a->ips, a->ip_count,
 			  req->args.pod_namespace, req->args.pod_name, a->alias);
@@ -331,7 +351,7 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *a,
 		     struct flat_result *ret_result, struct flat_err *err)
 {
 	struct flat_result_interface *interfaces =
-		flat_arena_alloc(&req->arena, 3 * sizeof *interfaces);
+		flat_arena_alloc(&req->arena, 4 * sizeof *interfaces);
 	struct flat_result_ip *ips = flat_arena_alloc(&req->arena, (a->ip_count + 1) * sizeof *ips);
 	struct flat_route *routes =
 		flat_arena_alloc(&req->arena, (a->result_route_count + 1) * sizeof *routes);
@@ -349,11 +369,14 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *a,
 							.has_mac = true,
 							.mtu = a->mtu,
 							.sandbox = a->netns };
+	interfaces[3] = (struct flat_result_interface){
+		.name = a->gateway.name, .mac = a->gateway.mac, .has_mac = true, .mtu = a->mtu
+	};
 	memcpy(ips, a->ips, a->ip_count * sizeof *ips);
 	memcpy(routes, a->result_routes, a->result_route_count * sizeof *routes);
 	*ret_result = (struct flat_result){
 		.interfaces = interfaces,
-		.interface_count = 3,
+		.interface_count = a->gateway.port[0] ? 4 : 3,
 		.ips = ips,
 		.ip_count = a->ip_count,
 		.routes = routes,

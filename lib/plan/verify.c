@@ -55,7 +55,70 @@ static int verify_bridge(const struct flat_attachment *a, struct flat_net *net,
 	if (!ret_bridge->up)
 		return DIFFERENT(err, "bridge '%s' is down: `ip link set %s up`", a->bridge.name,
 				 a->bridge.name);
-	return verify_addresses(net, ret_bridge, a->bridge.gateways, a->bridge.gateway_count, err);
+	return 0;
+}
+
+/* More VLANs than wanted are a way into somebody else's network, unless they were to stay. */
+static int verify_vlans(const struct flat_attachment *a, struct flat_net *net,
+			const struct flat_link *port, const struct flat_vlans *want, bool keep,
+			struct flat_err *err)
+{
+	struct flat_vlans have;
+	int r = flat_vlan_get(net, port->index, &have, err);
+	if (r < 0)
+		return r;
+	if (have.native != want->native)
+		return DIFFERENT(
+			err,
+			"port '%s' of bridge '%s' is natively in VLAN %u, not %u: `bridge vlan add vid %u dev %s pvid untagged`",
+			port->name, a->bridge.name, have.native, want->native, want->native,
+			port->name);
+	for (unsigned id = 1; id <= FLAT_VLAN_MAX; id++) {
+		const bool is_in = flat_vlan_has(have.member, id);
+		const bool to_be = flat_vlan_has(want->member, id);
+		if (to_be && !is_in)
+			return DIFFERENT(
+				err,
+				"port '%s' of bridge '%s' is not in VLAN %u: `bridge vlan add vid %u dev %s`",
+				port->name, a->bridge.name, id, id, port->name);
+		if (is_in && !to_be && !keep)
+			return DIFFERENT(
+				err,
+				"port '%s' of bridge '%s' is in VLAN %u, too: `bridge vlan del vid %u dev %s`",
+				port->name, a->bridge.name, id, id, port->name);
+		if (to_be && flat_vlan_has(have.untagged, id) != flat_vlan_has(want->untagged, id))
+			return DIFFERENT(err, "port '%s' of bridge '%s' sends VLAN %u %s a tag",
+					 port->name, a->bridge.name, id,
+					 flat_vlan_has(want->untagged, id) ? "with" : "without");
+	}
+	return 0;
+}
+
+static int verify_gateway(const struct flat_attachment *a, struct flat_net *net,
+			  const struct flat_link *bridge, struct flat_err *err)
+{
+	struct flat_link gateway = *bridge, port;
+	struct flat_vlans want;
+	if (a->gateway.port[0]) {
+		int r = flat_gateway_find(a, net, &gateway, &port, err);
+		if (r == 0)
+			r = DIFFERENT(err, "'%s', the gateway of VLAN %u, is missing",
+				      a->gateway.name, a->vlan);
+		else if (r > 0 && port.master != bridge->index)
+			r = DIFFERENT(
+				err, "'%s', the gateway of VLAN %u, is not attached to bridge '%s'",
+				a->gateway.name, a->vlan, a->bridge.name);
+		else if (r > 0 && (!gateway.up || !port.up))
+			r = DIFFERENT(err, "'%s' is down: `ip link set %s up`",
+				      gateway.up ? port.name : gateway.name,
+				      gateway.up ? port.name : gateway.name);
+		flat_gateway_vlans(a, &want);
+		if (r >= 0)
+			r = verify_vlans(a, net, &port, &want, false, err);
+		if (r < 0)
+			return r;
+	}
+	return verify_addresses(net, &gateway, a->bridge.gateways, a->bridge.gateway_count, err);
 }
 
 static int verify_port(const struct flat_attachment *a, struct flat_net *net,
@@ -92,6 +155,11 @@ static int verify_port(const struct flat_attachment *a, struct flat_net *net,
 		return DIFFERENT(
 			err, "port '%s' of bridge '%s' does not forward: is the pod's end down?",
 			a->host_ifname, a->bridge.name);
+	if (flat_plan_has_vlans(a)) {
+		struct flat_vlans want;
+		flat_plan_vlans(a, &want);
+		return verify_vlans(a, net, &link, &want, a->preserve_default_vlan, err);
+	}
 	return 0;
 }
 
@@ -223,6 +291,8 @@ int flat_attachment_verify(const struct flat_attachment *a, struct flat_net *net
 {
 	struct flat_link bridge;
 	int r = verify_bridge(a, net, &bridge, err);
+	if (r >= 0)
+		r = verify_gateway(a, net, &bridge, err);
 	if (r >= 0)
 		r = verify_port(a, net, &bridge, err);
 	if (r >= 0)
