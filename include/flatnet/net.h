@@ -184,10 +184,10 @@ void flat_route_del(struct flat_net *net, const struct flat_net_route *route,
 int flat_route_lookup(struct flat_net *net, const struct flat_ip *ip,
 		      struct flat_net_route *ret_route, struct flat_err *err);
 
-/* Queue: a neighbour entry that ages like a learned one (NUD_REACHABLE): a reused address never
- * meets a stale one. */
-void flat_neigh_put(struct flat_net *net, int index, const struct flat_ip *ip,
-		    const struct flat_mac *mac);
+/* Queue: corrects the neighbour entry that is there, if there is one: a reused address must not
+ * meet a stale one. Makes none: the table is small, and one for all namespaces (gc_thresh3). */
+void flat_neigh_replace(struct flat_net *net, int index, const struct flat_ip *ip,
+			const struct flat_mac *mac);
 
 /* Which of these addresses answer on this link (ARP request, neighbour solicitation), within
  * timeout_ms? The link must have an address to ask from for IPv6; ARP probes are sent with sender

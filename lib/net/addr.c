@@ -124,8 +124,8 @@ void flat_addr_del(struct flat_net *net, int index, const struct flat_prefix *ad
 		      flat_prefix_text(address, text), index);
 }
 
-void flat_neigh_put(struct flat_net *net, int index, const struct flat_ip *ip,
-		    const struct flat_mac *mac)
+void flat_neigh_replace(struct flat_net *net, int index, const struct flat_ip *ip,
+			const struct flat_mac *mac)
 {
 	char text[FLAT_IP_TEXT];
 	flat_auto_builder b = { .failed = true };
@@ -137,12 +137,11 @@ void flat_neigh_put(struct flat_net *net, int index, const struct flat_ip *ip,
 		rtnl_neigh_set_state(neigh, NUD_REACHABLE);
 		rtnl_neigh_set_lladdr(neigh, lladdr);
 		b.failed = rtnl_neigh_set_dst(neigh, dst) < 0 ||
-			   rtnl_neigh_build_add_request(neigh, NLM_F_CREATE | NLM_F_REPLACE,
-							&b.msg) < 0;
+			   rtnl_neigh_build_add_request(neigh, NLM_F_REPLACE, &b.msg) < 0;
 	}
 	nl_addr_put(lladdr);
 	nl_addr_put(dst);
 	rtnl_neigh_put(neigh);
-	flat_nl_queue(net, &b, FLAT_STRICT, "add neighbour %s on link %d", flat_ip_text(ip, text),
-		      index);
+	flat_nl_queue(net, &b, FLAT_GONE_OK, "correct neighbour %s on link %d",
+		      flat_ip_text(ip, text), index);
 }

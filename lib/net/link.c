@@ -183,6 +183,14 @@ void flat_link_add_bridge(struct flat_net *net, const char *name, const struct f
 	flat_nl_queue(net, &b, accept, "add bridge '%s'", name);
 }
 
+/* Unless told a number, veth makes as many queues as the machine may have CPUs, then takes all but
+ * one out of use again, and waits for RCU on the way (veth_newlink() since Linux 5.14). */
+static void put_one_queue(struct flat_nl_builder *b)
+{
+	flat_nl_put_u32(b, IFLA_NUM_TX_QUEUES, 1);
+	flat_nl_put_u32(b, IFLA_NUM_RX_QUEUES, 1);
+}
+
 void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth)
 {
 	const struct ifinfomsg host = { 0 }, pod = { 0 };
@@ -191,6 +199,7 @@ void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth)
 	flat_nl_put_text(&b, IFLA_IFNAME, veth->host_name);
 	flat_nl_put(&b, IFLA_ADDRESS, veth->host_mac.bytes, sizeof veth->host_mac.bytes);
 	put_mtu(&b, veth->mtu);
+	put_one_queue(&b);
 	if (veth->master)
 		flat_nl_put_u32(&b, IFLA_MASTER, (uint32_t)veth->master);
 	flat_nl_nest(&b, IFLA_LINKINFO, NULL, 0);

@@ -168,7 +168,16 @@ static int add_veth(struct scene *s, const char *name, int master)
 	};
 	flat_link_add_veth(s->net, &veth);
 	OK(s, flat_net_commit(s->net, &s->err));
-	return index_of(s, name);
+	LACKS(look("ip link show up"), name); /* it comes up when it has all its settings */
+	struct flat_link_change up = FLAT_LINK_CHANGE;
+	up.up = 1;
+	struct flat_link_change bare = FLAT_LINK_CHANGE;
+	bare.no_ipv6ll = true;
+	int index = index_of(s, name);
+	flat_link_change(s->net, index, &bare, FLAT_STRICT);
+	flat_link_change(s->net, index, &up, FLAT_STRICT);
+	OK(s, flat_net_commit(s->net, &s->err));
+	return index;
 }
 
 /* Another conversation, in the pod's namespace. */
@@ -257,6 +266,8 @@ static void test_veth(void **state)
 	HAS(text, "master cni0");
 	HAS(text, "mtu 1450");
 	HAS(text, "0a:58:00:00:00:01");
+	LACKS(look("ip -6 address show veth1"), "fe80");
+	HAS(text, "numtxqueues 1 numrxqueues 1");
 	HAS(text, ",UP");
 	text = look_in_pod(s, "ip link show eth0");
 	HAS(text, "0a:58:0a:f4:01:17");
@@ -634,11 +645,12 @@ static void test_neighbour(void **state)
 	const struct flat_ip v4 = ip("10.244.1.23"), v6 = ip("fd00:10:1::23");
 	int bridge = add_bridge(s);
 	look("ip neigh add 10.244.1.23 lladdr 02:00:00:00:00:01 dev cni0 nud stale");
-	flat_neigh_put(s->net, bridge, &v4, &pod_mac);
-	flat_neigh_put(s->net, bridge, &v6, &pod_mac);
+	flat_neigh_replace(s->net, bridge, &v4, &pod_mac);
+	flat_neigh_replace(s->net, bridge, &v6, &pod_mac);
 	OK(s, flat_net_commit(s->net, &s->err));
 	HAS(look("ip neigh show 10.244.1.23 dev cni0"), "lladdr 0a:58:0a:f4:01:17 REACHABLE");
-	HAS(look("ip neigh show fd00:10:1::23 dev cni0"), "lladdr 0a:58:0a:f4:01:17 REACHABLE");
+	/* there was none, and none is made */
+	assert_string_equal(look("ip -6 neigh show fd00:10:1::23 dev cni0"), "");
 }
 
 /* ---- sysctls, namespaces, probes ---------------------------------------------------------------
