@@ -325,7 +325,7 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	}
 	/* a reused address with another MAC must not meet the old entry */
 	for (size_t i = 0; i < a->ip_count && a->bridge.gateway_count; i++)
-		flat_neigh_put(net, applied->gateway_index, &a->ips[i].address.ip, &a->pod_mac);
+		flat_neigh_replace(net, applied->gateway_index, &a->ips[i].address.ip, &a->pod_mac);
 	return flat_net_commit(net, err);
 }
 
