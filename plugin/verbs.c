@@ -157,7 +157,7 @@ int flat_verb_add(const struct flat_call *call, struct flat_err *err)
 		if (r >= 0)
 			r = print_result(call, attachment, err); /* the point of no return */
 		if (r < 0)
-			flat_attachment_undo(attachment, &applied, call->log);
+			flat_attachment_undo(attachment, net, &applied, call->log);
 	}
 	if (r < 0)
 		source_give_back(&source);
@@ -325,29 +325,17 @@ int flat_verb_check(const struct flat_call *call, struct flat_err *err)
 /* ---- GC ----------------------------------------------------------------------------------------
  */
 
-static bool is_in_flight(void *arg, const struct flat_alias *alias)
-{
-	struct flat_store *store = arg;
-	for (size_t i = 0; i < alias->ip_count; i++)
-		if (flat_store_is_in_flight(store, &alias->ips[i]))
-			return true;
-	return false;
-}
-
 /* Without a list of valid attachments nothing is known to be stale but what is dead. */
-static int collect_links(const struct flat_call *call, struct flat_net *net,
-			 const struct flat_conf *conf, struct flat_store *store,
-			 struct flat_err *err)
+static int collect_links(const struct flat_call *call, struct flat_net *net, struct flat_err *err)
 {
-	struct flat_request *req = call->req;
+	const struct flat_request *req = call->req;
 	if (!req->has_valid) {
 		flat_warn(
 			call->log,
 			"GC without cni.dev/valid-attachments: only reservations without a link are freed");
 		return 0;
 	}
-	int r = flat_attachment_sweep(net, req->name, conf->bridge, &req->valid,
-				      store ? is_in_flight : NULL, store, err);
+	int r = flat_attachment_sweep(net, req->name, &req->valid, err);
 	return r < 0 ? flat_wrap(err, "stale links of network '%.64s'", req->name) : 0;
 }
 
@@ -388,7 +376,7 @@ int flat_verb_gc(const struct flat_call *call, struct flat_err *err)
 			first = flat_fail(err, e.code, 0, "%s", e.msg);
 	}
 	e = (struct flat_err){ 0 };
-	if (collect_links(call, net, &conf, store, &e) < 0)
+	if (collect_links(call, net, &e) < 0)
 		first = flat_fail(err, e.code, 0, "%s", e.msg);
 	e = (struct flat_err){ 0 };
 	if (store) {

@@ -45,8 +45,9 @@ int flat_net_commit(struct flat_net *net, struct flat_err *err);
 /* How a queued change takes the kernel's "no". */
 enum flat_accept {
 	FLAT_STRICT = 0,
-	FLAT_EXISTS_OK = 1, /* EEXIST is success */
-	FLAT_GONE_OK = 2,   /* ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL are success */
+	FLAT_EXISTS_OK = 1,	 /* EEXIST is success */
+	FLAT_GONE_OK = 2,	 /* ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL are success */
+	FLAT_UNSUPPORTED_OK = 8, /* EAFNOSUPPORT, EOPNOTSUPP are: a kernel without IPv6, say */
 };
 
 /* ---- links -------------------------------------------------------------------------------------

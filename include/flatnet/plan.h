@@ -207,8 +207,8 @@ int flat_attachment_apply(struct flat_attachment *attachment, struct flat_net *n
 			  struct flat_err *err);
 /* Takes back what this apply made. Node-wide things (bridge, its address, routes to nodes, rules)
  * only when no other attachment is there or on its way. Cannot fail: what goes wrong is logged. */
-void flat_attachment_undo(const struct flat_attachment *attachment, struct flat_applied *applied,
-			  const struct flat_log *log);
+void flat_attachment_undo(const struct flat_attachment *attachment, struct flat_net *net,
+			  struct flat_applied *applied, const struct flat_log *log);
 void flat_applied_close(struct flat_applied *applied);
 
 /* CHECK: compares the attachment with the kernel, changes nothing. Code FLAT_CODE_MISMATCH names
@@ -231,10 +231,7 @@ int flat_witness_open(struct flat_net *net, const char *network, const char *bri
 		      bool trust_bare, struct flat_ipam_witness *ret_witness, struct flat_err *err);
 void flat_witness_close(struct flat_ipam_witness *witness);
 
-/* GC: removes the host veths of this network that are not of a valid attachment and for which
- * is_in_flight (NULL: nobody can tell, so none while an ADD on this bridge is in flight) does not
- * say yes. Returns how many. */
-int flat_attachment_sweep(struct flat_net *net, const char *network, const char *bridge,
-			  const struct flat_json_list *valid,
-			  bool (*is_in_flight)(void *arg, const struct flat_alias *alias),
-			  void *arg, struct flat_err *err);
+/* GC: removes the host veths of this network that are whole (an ADD signs with the alias when all
+ * else is done) and not of a valid attachment. Returns how many. */
+int flat_attachment_sweep(struct flat_net *net, const char *network,
+			  const struct flat_json_list *valid, struct flat_err *err);

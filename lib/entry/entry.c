@@ -29,7 +29,10 @@ static int fail(const struct flat_plugin *plugin, const struct flat_err *err,
 		enum flat_version version)
 {
 	flat_auto_free char *text = flat_error_print(err, version);
-	if (!text || flat_output_write(STDOUT_FILENO, text, NULL) < 0)
+	char plain[64];
+	if (!text) /* no memory to print with: that can still be told */
+		snprintf(plain, sizeof plain, "{\"code\":%d,\"msg\":\"out of memory\"}", err->code);
+	if (flat_output_write(STDOUT_FILENO, text ? text : plain, NULL) < 0)
 		say((void *)plugin, err->msg); /* nobody reads standard output */
 	return EXIT_FAILURE;
 }

@@ -298,6 +298,9 @@ static bool accepted(int accept, int sys)
 	case ESRCH:
 	case EADDRNOTAVAIL:
 		return accept & FLAT_GONE_OK;
+	case EAFNOSUPPORT:
+	case EOPNOTSUPP:
+		return accept & FLAT_UNSUPPORTED_OK;
 	case ENETUNREACH:
 	case EHOSTUNREACH:
 	case EACCES: /* a route of type prohibit */

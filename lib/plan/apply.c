@@ -29,14 +29,13 @@ enum {
 	MAX_BRIDGE_ADDRESSES = 64,
 };
 
-int flat_bridge_lock(const char *bridge, int operation, int timeout_ms, int *ret_fd,
-		     struct flat_err *err)
+static int take_lock(const char *bridge, int *ret_fd, struct flat_err *err)
 {
 	char name[FLAT_IFNAME_LEN + 16];
 	flat_auto_fd dir = -1;
 	snprintf(name, sizeof name, "bridge-%s.lock", bridge);
 	int r = flat_state_open_dir(FLAT_RUN_DIR, true, &dir, err);
-	return r < 0 ? r : flat_state_lock(dir, name, operation, timeout_ms, ret_fd, err);
+	return r < 0 ? r : flat_state_lock(dir, name, LOCK_SH, LOCK_TIMEOUT_MS, ret_fd, err);
 }
 
 /* ---- the bridge --------------------------------------------------------------------------------
@@ -306,18 +305,18 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	applied->veth_index = link.index;
 	a->mtu = link.mtu;
 
-	/* what the kernel does not take at creation: the alias, the port's flags */
-	struct flat_link_change change = FLAT_LINK_CHANGE;
-	change.alias = a->alias;
-	change.hairpin = a->hairpin;
-	change.isolated = a->isolated ? 1 : -1;
+	/* what the kernel does not take at creation */
+	struct flat_link_change port = FLAT_LINK_CHANGE, bare = FLAT_LINK_CHANGE,
+				up = FLAT_LINK_CHANGE;
+	port.hairpin = a->hairpin;
+	port.isolated = a->isolated ? 1 : -1;
+	flat_link_change(net, link.index, &port, FLAT_STRICT);
 	/* A port of a bridge needs no address. One on each port makes the kernel walk a table as
-	 * long as there are pods whenever a link comes or goes. */
-	change.no_ipv6ll = true;
-	flat_link_change(net, link.index, &change, FLAT_STRICT);
-	change = (struct flat_link_change)FLAT_LINK_CHANGE;
-	change.up = 1;
-	flat_link_change(net, link.index, &change, FLAT_STRICT);
+	 * long as there are pods whenever a link comes or goes. (MTUs below 1280 have no IPv6.) */
+	bare.no_ipv6ll = true;
+	flat_link_change(net, link.index, &bare, FLAT_UNSUPPORTED_OK);
+	up.up = 1;
+	flat_link_change(net, link.index, &up, FLAT_STRICT);
 	if (flat_plan_has_vlans(a)) { /* the pod's end is still down */
 		struct flat_vlans vlans;
 		flat_plan_vlans(a, &vlans);
@@ -332,13 +331,18 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 /* ---- inside the pod ----------------------------------------------------------------------------
  */
 
+static bool has_ipv6(const struct flat_attachment *a)
+{
+	for (size_t i = 0; i < a->ip_count; i++)
+		if (a->ips[i].address.ip.family == AF_INET6)
+			return true;
+	return false;
+}
+
 static int tune_pod(const struct flat_attachment *a, struct flat_err *err)
 {
-	bool v6 = false;
-	for (size_t i = 0; i < a->ip_count; i++)
-		v6 = v6 || a->ips[i].address.ip.family == AF_INET6;
 	int r = 0;
-	if (!v6)
+	if (!has_ipv6(a))
 		return 0;
 	const struct {
 		const char *link, *key, *value;
@@ -388,6 +392,19 @@ static int await_addresses(struct flat_net *pod, int index, struct flat_err *err
 	}
 }
 
+/* A route that another interface of this pod has made stays: the first one wins, as with the
+ * reference. */
+static void queue_pod_routes(const struct flat_attachment *a, struct flat_net *pod, int index,
+			     bool onlink)
+{
+	for (size_t i = 0; i < a->pod_route_count; i++) {
+		struct flat_net_route route = a->pod_routes[i];
+		route.oif = index;
+		route.onlink = route.onlink || (onlink && route.route.gw.family);
+		flat_route_add(pod, &route, false, FLAT_EXISTS_OK);
+	}
+}
+
 static int fill_pod_inside(const struct flat_attachment *a, struct flat_err *err)
 {
 	flat_auto_net *pod = NULL;
@@ -407,20 +424,28 @@ static int fill_pod_inside(const struct flat_attachment *a, struct flat_err *err
 	}
 	const unsigned options = (a->bridge.routed ? 0 : FLAT_ADDR_PREFIX_ROUTE) |
 				 (a->enable_dad ? FLAT_ADDR_DAD : 0);
-	struct flat_link_change up = FLAT_LINK_CHANGE;
+	struct flat_link_change bare = FLAT_LINK_CHANGE, up = FLAT_LINK_CHANGE;
+	/* What an IPv6 link says when it comes up is flooded to every pod of the bridge. */
+	bare.no_ipv6ll = a->ip_count && !has_ipv6(a);
+	if (bare.no_ipv6ll)
+		flat_link_change(pod, link.index, &bare, FLAT_UNSUPPORTED_OK);
 	up.up = 1;
 	up.arp_notify = a->ip_count ? 1 : -1;
 	flat_link_change(pod, link.index, &up, FLAT_STRICT);
 	for (size_t i = 0; i < a->ip_count; i++)
 		flat_addr_add(pod, link.index, &a->ips[i].address, options, FLAT_STRICT);
-	for (size_t i = 0; i < a->pod_route_count; i++) {
-		struct flat_net_route route = a->pod_routes[i];
-		route.oif = link.index;
-		/* another interface of this pod may have made it: the first one wins, as with the
-		 * reference */
-		flat_route_add(pod, &route, false, FLAT_EXISTS_OK);
+	struct flat_err try = { 0 };
+	queue_pod_routes(a, pod, link.index, false);
+	r = flat_net_commit(pod, &try);
+	if (r == -ENETUNREACH && a->bridge.routed) {
+		/* The gateway's own route is another interface's, of this network, too: say that it
+		 * is on the wire here as well. */
+		try = (struct flat_err){ 0 };
+		queue_pod_routes(a, pod, link.index, true);
+		r = flat_net_commit(pod, &try);
 	}
-	r = flat_net_commit(pod, err);
+	if (r < 0)
+		*err = try;
 	return r < 0 || !a->enable_dad ? r : await_addresses(pod, link.index, err);
 }
 
@@ -517,6 +542,16 @@ static int ensure_rules(const struct flat_attachment *a, struct flat_applied *ap
 	return 0;
 }
 
+/* The alias comes last: a link that has one is whole, and GC may judge it. */
+static int sign(const struct flat_attachment *a, struct flat_net *net, int veth,
+		struct flat_err *err)
+{
+	struct flat_link_change change = FLAT_LINK_CHANGE;
+	change.alias = a->alias;
+	flat_link_change(net, veth, &change, FLAT_STRICT);
+	return flat_net_commit(net, err);
+}
+
 int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int netns_fd,
 			  const struct flat_log *log, struct flat_applied *applied,
 			  struct flat_err *err)
@@ -525,8 +560,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 	int r;
 
 	struct flat_err unlocked = { 0 };
-	if (flat_bridge_lock(a->bridge.name, LOCK_SH, LOCK_TIMEOUT_MS, &applied->lock_fd,
-			     &unlocked) < 0)
+	if (take_lock(a->bridge.name, &applied->lock_fd, &unlocked) < 0)
 		flat_warn(log, "%s: a failed ADD could not take the bridge back", unlocked.msg);
 	for (int i = 0;; i++) {
 		struct flat_err try = { 0 };
@@ -558,7 +592,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		r = ensure_rules(a, applied, log, err);
 	if (r >= 0)
 		r = await_forwarding(a, net, applied->veth_index, err);
-	return r;
+	return r < 0 ? r : sign(a, net, applied->veth_index, err);
 }
 
 /* ---- the way back ------------------------------------------------------------------------------
@@ -607,26 +641,21 @@ static void undo_node(const struct flat_attachment *a, struct flat_net *net,
 	report(log, flat_net_commit(net, &e), &e);
 }
 
-void flat_attachment_undo(const struct flat_attachment *a, struct flat_applied *applied,
-			  const struct flat_log *log)
+void flat_attachment_undo(const struct flat_attachment *a, struct flat_net *net,
+			  struct flat_applied *applied, const struct flat_log *log)
 {
-	flat_auto_net *net = NULL;
+	flat_auto_net *fresh = NULL;
 	struct flat_err e = { 0 };
-	/* a conversation of its own: on the old one answers may be pending, or the memory for it
-	 * gone */
-	if (flat_net_open(&net, &e) < 0) {
-		report(log, -1, &e);
-	} else {
-		if (applied->veth_made) /* by name: the answer that tells its index may be what
-					   failed */
-			report(log,
-			       flat_attachment_remove(net, a->network, a->container_id, a->ifname,
-						      &e),
-			       &e);
-		if (applied->bridge_made || applied->gateway_made || applied->nft_made ||
-		    applied->gateway_count || applied->route_count)
-			undo_node(a, net, applied, log);
-	}
+	/* On the old conversation answers may be pending; without memory for another it must do. */
+	if (flat_net_open(&fresh, &e) >= 0)
+		net = fresh;
+	e = (struct flat_err){ 0 };
+	if (applied->veth_made) /* by name: the answer that tells its index may be what failed */
+		report(log, flat_attachment_remove(net, a->network, a->container_id, a->ifname, &e),
+		       &e);
+	if (applied->bridge_made || applied->gateway_made || applied->nft_made ||
+	    applied->gateway_count || applied->route_count)
+		undo_node(a, net, applied, log);
 	flat_applied_close(applied);
 }
 

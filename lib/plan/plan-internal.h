@@ -64,7 +64,3 @@ void flat_gateway_undo(const struct flat_attachment *attachment, struct flat_net
 void flat_gateway_vlans(const struct flat_attachment *attachment, struct flat_vlans *ret_vlans);
 bool flat_plan_has_vlans(const struct flat_attachment *attachment);
 void flat_plan_vlans(const struct flat_attachment *attachment, struct flat_vlans *ret_vlans);
-
-/* The lock that ADDs on one bridge share (LOCK_SH) while in flight; LOCK_EX: there is none. */
-int flat_bridge_lock(const char *bridge, int operation, int timeout_ms, int *ret_fd,
-		     struct flat_err *err);

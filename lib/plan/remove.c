@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * DEL and GC. A link is ours when it has the derived name and its alias says the same, or says
- * nothing: then its ADD was killed between creating it and writing the alias.
+ * nothing: then its ADD was killed before it signed with the alias, or has not come that far.
  */
 #include "plan-internal.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-
-enum { SWEEP_TIMEOUT_MS = 5000 };
 
 int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
 			   const char *ifname, struct flat_err *err)
@@ -37,8 +34,6 @@ int flat_attachment_remove(struct flat_net *net, const char *network, const char
 struct sweep {
 	const char *network;
 	const struct flat_json_list *valid;
-	bool (*is_in_flight)(void *arg, const struct flat_alias *alias);
-	void *arg;
 	int *indices;
 	size_t count, room;
 };
@@ -60,8 +55,6 @@ static int collect_stale(void *arg, const struct flat_link *link)
 	if (!flat_alias_parse(link->alias, &alias) ||
 	    !flat_alias_names(alias.network, s->network) || is_valid(s, &alias))
 		return 0;
-	if (s->is_in_flight && s->is_in_flight(s->arg, &alias))
-		return 0;
 	if (s->count == s->room) {
 		size_t room = s->room ? 2 * s->room : 64;
 		int *more = realloc(s->indices, room * sizeof *more);
@@ -74,22 +67,11 @@ static int collect_stale(void *arg, const struct flat_link *link)
 	return 0;
 }
 
-int flat_attachment_sweep(struct flat_net *net, const char *network, const char *bridge,
-			  const struct flat_json_list *valid,
-			  bool (*is_in_flight)(void *arg, const struct flat_alias *alias),
-			  void *arg, struct flat_err *err)
+int flat_attachment_sweep(struct flat_net *net, const char *network,
+			  const struct flat_json_list *valid, struct flat_err *err)
 {
-	struct sweep s = {
-		.network = network, .valid = valid, .is_in_flight = is_in_flight, .arg = arg
-	};
-	flat_auto_fd lock = -1;
-	int r = 0;
-	if (!is_in_flight) {
-		r = flat_bridge_lock(bridge, LOCK_EX, SWEEP_TIMEOUT_MS, &lock, err);
-		if (r < 0)
-			return r;
-	}
-	r = flat_link_each(net, "veth", 0, collect_stale, &s, err);
+	struct sweep s = { .network = network, .valid = valid };
+	int r = flat_link_each(net, "veth", 0, collect_stale, &s, err);
 	if (r >= 0 && s.count)
 		r = flat_link_del_many(net, s.indices, s.count, err);
 	free(s.indices);

@@ -266,9 +266,9 @@ static void test_veth(void **state)
 	HAS(text, "master cni0");
 	HAS(text, "mtu 1450");
 	HAS(text, "0a:58:00:00:00:01");
-	LACKS(look("ip -6 address show veth1"), "fe80");
 	HAS(text, "numtxqueues 1 numrxqueues 1");
 	HAS(text, ",UP");
+	LACKS(look("ip -6 address show veth1"), "fe80");
 	text = look_in_pod(s, "ip link show eth0");
 	HAS(text, "0a:58:0a:f4:01:17");
 	HAS(text, "mtu 1450");
