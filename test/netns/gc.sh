@@ -123,20 +123,31 @@ is "$(attached)" '' '... and takes ours'
 
 # ---- an ADD that is on its way --------------------------------------------------------------------
 
+# is_there: the host link of ctr-a. It may have no alias yet.
+is_there() {
+	[[ -n $(link "$host" .ifname) ]]
+}
+wait_for_link() {
+	local i
+	for ((i = 0; i < 50; i++)); do
+		! is_there || break
+		sleep 0.02
+	done
+}
 fresh
+host=$(veth_of ctr-a)
 quick DEL a ctr-a eth0 "$conf" >/dev/null
 # The ADD sleeps two seconds before it goes into the pod: its link is there, its address reserved.
 CNI_COMMAND=ADD CNI_NETNS=/run/netns/a CNI_CONTAINERID=ctr-a CNI_IFNAME=eth0 \
 	traced -e trace=setns -e inject=setns:delay_enter=2000000:when=1 <<<"$conf" >/run/late 2>/run/late.err &
 late=$!
-for _ in {1..100}; do
-	[[ -z $(veth_of ctr-a) ]] || break
-	sleep 0.02
-done
-isnt "$(veth_of ctr-a)" '' 'an ADD is on its way: its link is there'
+wait_for_link
+ok 'an ADD is on its way: its link is there' is_there
+is "$(pod_link a eth0 .operstate)" DOWN '... and not finished'
 gc 'cni.dev/valid-attachments=[]'
 cni_ok 'GC meanwhile'
-is "$(attached)" 'ctr-a' '... takes the others, but not that'
+is "$(attached)" '' '... takes the others'
+ok '... but not that' is_there
 like "$(reservations)" '^10\.244\.1\.[0-9]+$' '... nor its reservation'
 rc=0
 wait "$late" || rc=$?
@@ -155,10 +166,7 @@ conf=$(flat_conf '.ipam = {type: "theirs"}')
 CNI_COMMAND=ADD CNI_NETNS=/run/netns/a CNI_CONTAINERID=ctr-a CNI_IFNAME=eth0 CNI_PATH=/run/plugins \
 	traced -e trace=setns -e inject=setns:delay_enter=1500000:when=1 <<<"$conf" >/run/late 2>/run/late.err &
 late=$!
-for _ in {1..100}; do
-	[[ -z $(veth_of ctr-a) ]] || break
-	sleep 0.02
-done
+wait_for_link
 CNI_PATH=/run/plugins gc 'cni.dev/valid-attachments=[]'
 rc=0
 wait "$late" || rc=$?
