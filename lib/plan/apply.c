@@ -14,7 +14,6 @@
 #include <flatnet/state.h>
 
 #include <errno.h>
-#include <linux/if_addr.h>
 #include <linux/if_bridge.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,8 +24,6 @@
 enum {
 	LOCK_TIMEOUT_MS = 10000,
 	FORWARDING_TIMEOUT_MS = 2500, /* the reference gives up after 2550 */
-	DAD_TIMEOUT_MS = 5000,
-	MAX_BRIDGE_ADDRESSES = 64,
 };
 
 static int take_lock(const char *bridge, int *ret_fd, struct flat_err *err)
@@ -36,214 +33,6 @@ static int take_lock(const char *bridge, int *ret_fd, struct flat_err *err)
 	snprintf(name, sizeof name, "bridge-%s.lock", bridge);
 	int r = flat_state_open_dir(FLAT_RUN_DIR, true, &dir, err);
 	return r < 0 ? r : flat_state_lock(dir, name, LOCK_SH, LOCK_TIMEOUT_MS, ret_fd, err);
-}
-
-/* ---- the bridge --------------------------------------------------------------------------------
- */
-
-struct addresses {
-	struct flat_prefix items[MAX_BRIDGE_ADDRESSES];
-	size_t count;
-};
-
-static int collect_address(void *arg, const struct flat_addr *addr)
-{
-	struct addresses *all = arg;
-	const uint8_t *b = addr->address.ip.bytes;
-	if (addr->address.ip.family == AF_INET6 && b[0] == 0xfe && (b[1] & 0xc0) == 0x80)
-		return 0; /* link-local: the kernel's own */
-	if (all->count < MAX_BRIDGE_ADDRESSES)
-		all->items[all->count++] = addr->address;
-	return 0;
-}
-
-static int count_link(void *arg, const struct flat_link *link)
-{
-	*(int *)arg += !flat_is_gateway_port(link);
-	return 0;
-}
-
-int flat_bridge_count_ports(struct flat_net *net, int bridge_index, struct flat_err *err)
-{
-	int count = 0;
-	int r = flat_link_each(net, NULL, bridge_index, count_link, &count, err);
-	return r < 0 ? r : count;
-}
-
-static bool is_wanted(const struct flat_attachment *a, const struct flat_prefix *address)
-{
-	for (size_t i = 0; i < a->bridge.gateway_count; i++)
-		if (flat_prefix_equal(&a->bridge.gateways[i], address))
-			return true;
-	for (size_t i = 0; i < a->bridge.gateway_count; i++)
-		if (flat_ip_equal(&a->bridge.gateways[i].ip, &address->ip))
-			return false; /* with another length */
-	for (size_t i = 0; i < a->bridge.sibling_count; i++)
-		if (flat_ip_equal(&a->bridge.siblings[i], &address->ip))
-			return true;
-	return false;
-}
-
-/* As the reference: any other IPv4 address is in the way, of IPv6 only one that overlaps. */
-static bool is_in_the_way(const struct flat_attachment *a, const struct flat_prefix *address)
-{
-	if (is_wanted(a, address))
-		return false;
-	for (size_t i = 0; i < a->bridge.gateway_count; i++) {
-		const struct flat_prefix *gateway = &a->bridge.gateways[i];
-		if (gateway->ip.family == address->ip.family &&
-		    (address->ip.family == AF_INET || flat_prefix_overlaps(gateway, address)))
-			return true;
-	}
-	return false;
-}
-
-static int ensure_gateways(const struct flat_attachment *a, struct flat_net *net,
-			   struct flat_applied *applied, struct flat_err *err)
-{
-	const char *kind = a->gateway.port[0] ? "gateway" : "bridge";
-	const int link = applied->gateway_index;
-	struct addresses have = { .count = 0 };
-	char text[FLAT_PREFIX_TEXT], other[FLAT_PREFIX_TEXT];
-	bool changed = false;
-	int r = flat_addr_each(net, link, 0, collect_address, &have, err);
-	if (r < 0)
-		return r;
-	for (size_t i = 0; i < have.count; i++) {
-		if (!is_in_the_way(a, &have.items[i]))
-			continue;
-		int ports = a->bridge.force_address
-				    ? 0
-				    : flat_bridge_count_ports(net, applied->bridge_index, err);
-		if (ports < 0)
-			return ports;
-		if (ports > 0) { /* an address that no pod uses any more is simply replaced */
-			flat_fail(
-				err, FLAT_CODE_IN_USE, 0,
-				"%s '%s' has the address %s, not %s, and %d attached links use it",
-				kind, a->gateway.name, flat_prefix_text(&have.items[i], other),
-				flat_prefix_text(&a->bridge.gateways[0], text), ports);
-			return flat_detail(
-				err,
-				"give this network another \"bridge\", or set \"forceAddress\": true to replace the address, "
-				"or remove what is attached (`ip link show master %s`)",
-				a->bridge.name);
-		}
-		flat_addr_del(net, link, &have.items[i], FLAT_GONE_OK);
-		changed = true;
-	}
-	for (size_t i = 0; i < a->bridge.gateway_count; i++) {
-		bool present = false;
-		for (size_t k = 0; k < have.count; k++)
-			present = present ||
-				  flat_prefix_equal(&have.items[k], &a->bridge.gateways[i]);
-		if (present)
-			continue;
-		flat_addr_add(net, link, &a->bridge.gateways[i], FLAT_ADDR_PREFIX_ROUTE,
-			      FLAT_EXISTS_OK);
-		applied->gateways[applied->gateway_count++] = a->bridge.gateways[i];
-		changed = true;
-	}
-	r = changed ? flat_net_commit(net, err) : 0;
-	return r < 0 ? flat_wrap(err, "%s '%s'", kind, a->gateway.name) : r;
-}
-
-static int set_link_sysctl(const char *family, const char *link, const char *key, const char *value,
-			   struct flat_err *err)
-{
-	char path[96];
-	snprintf(path, sizeof path, "net/%s/conf/%s/%s", family, link, key);
-	int r = flat_sysctl_set(path, value, err);
-	return r == -ENOENT && (!err || !err->code) ? 0 : r;
-}
-
-int flat_link_tune(const struct flat_attachment *a, const char *link, struct flat_err *err)
-{
-	int r = set_link_sysctl("ipv6", link, "accept_ra", "0", err);
-	if (r >= 0 && a->forward6)
-		r = set_link_sysctl("ipv6", link, "disable_ipv6", "0", err);
-	if (r >= 0 && a->forward6)
-		r = set_link_sysctl("ipv6", link, "accept_dad", "0", err);
-	return r;
-}
-
-static int fail_vlan(const struct flat_attachment *a, const char *cure, struct flat_err *err)
-{
-	if (a->vlan)
-		flat_fail(err, FLAT_CODE_UNSUPPORTED, 0,
-			  "vlan: %u is not supported: bridge '%s' has no VLAN filtering", a->vlan,
-			  a->bridge.name);
-	else
-		flat_fail(err, FLAT_CODE_UNSUPPORTED, 0,
-			  "vlanTrunk: %u-%u is not supported: bridge '%s' has no VLAN filtering",
-			  a->vlan_trunk[0].min, a->vlan_trunk[0].max, a->bridge.name);
-	return flat_detail(err, "%s", cure);
-}
-
-static int ensure_bridge(struct flat_attachment *a, struct flat_net *net,
-			 struct flat_applied *applied, struct flat_link *ret_bridge,
-			 struct flat_err *err)
-{
-	const bool vlans = flat_plan_has_vlans(a);
-	struct flat_link link;
-	int r = 0, found = 0;
-
-	/* whoever loses the race for creating it finds it the next time round */
-	for (int i = 0; i < 8 && found == 0; i++) {
-		struct flat_err try = { 0 };
-		found = flat_link_by_name(net, a->bridge.name, &link, err);
-		if (found != 0)
-			break;
-		flat_link_add_bridge(net, a->bridge.name, &a->bridge.mac, a->mtu, vlans,
-				     FLAT_STRICT);
-		applied->bridge_made = true;
-		r = flat_net_commit(net, &try);
-		if (r == -EEXIST) {
-			applied->bridge_made = false;
-		} else if (r == -EOPNOTSUPP && vlans) {
-			return fail_vlan(
-				a, "this kernel is built without CONFIG_BRIDGE_VLAN_FILTERING",
-				err);
-		} else if (r < 0) {
-			*err = try;
-			return r;
-		}
-	}
-	if (found < 0)
-		return found;
-	if (found == 0)
-		return flat_fail(err, FLAT_CODE_TRY_LATER, 0,
-				 "bridge '%s' comes and goes: does another program remove it?",
-				 a->bridge.name);
-	if (strcmp(link.kind, "bridge") != 0)
-		return flat_fail(
-			err, FLAT_CODE_CONFIG, 0,
-			"bridge: a link '%s' exists and is not a bridge (%s): choose another name",
-			a->bridge.name, link.kind[0] ? link.kind : "a physical device");
-	applied->bridge_index = link.index;
-	if (link.has_mac)
-		a->bridge.mac = link.mac;
-	if (vlans && !link.vlan_filtering)
-		return fail_vlan(
-			a,
-			"switch it on with `ip link set NAME type bridge vlan_filtering 1`, or name another bridge",
-			err);
-	if (applied->bridge_made) {
-		r = flat_link_tune(a, a->bridge.name, err);
-		if (r < 0)
-			return r;
-	}
-	if (!link.up || (a->bridge.promisc && !link.promisc)) {
-		struct flat_link_change change = FLAT_LINK_CHANGE;
-		change.up = 1;
-		change.promisc = a->bridge.promisc ? 1 : -1;
-		flat_link_change(net, link.index, &change, FLAT_STRICT);
-		r = flat_net_commit(net, err);
-		if (r < 0)
-			return r;
-	}
-	*ret_bridge = link;
-	return 0;
 }
 
 /* ---- the veth pair -----------------------------------------------------------------------------
@@ -328,140 +117,6 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	return flat_net_commit(net, err);
 }
 
-/* ---- inside the pod ----------------------------------------------------------------------------
- */
-
-static bool has_ipv6(const struct flat_attachment *a)
-{
-	for (size_t i = 0; i < a->ip_count; i++)
-		if (a->ips[i].address.ip.family == AF_INET6)
-			return true;
-	return false;
-}
-
-static int tune_pod(const struct flat_attachment *a, struct flat_err *err)
-{
-	int r = 0;
-	if (!has_ipv6(a))
-		return 0;
-	const struct {
-		const char *link, *key, *value;
-	} settings[] = {
-		{ "lo", "disable_ipv6", "0" },
-		{ a->ifname, "disable_ipv6", "0" },
-		{ a->ifname, "keep_addr_on_down", "1" },
-		{ a->ifname, "accept_dad", a->enable_dad ? "1" : "0" },
-		/* a redirect would lead around the node's IP layer */
-		{ a->ifname, "accept_redirects", a->bridge.routed ? "0" : NULL },
-		{ a->ifname, "enhanced_dad", a->enable_dad ? "1" : NULL },
-	};
-	for (size_t i = 0; i < FLAT_LEN(settings) && r >= 0; i++)
-		if (settings[i].value)
-			r = set_link_sysctl("ipv6", settings[i].link, settings[i].key,
-					    settings[i].value, err);
-	return r;
-}
-
-static int see_tentative(void *arg, const struct flat_addr *addr)
-{
-	uint32_t *flags = arg;
-	*flags |= addr->flags;
-	return 0;
-}
-
-/* With duplicate detection an address cannot be used for a second or two, or never. */
-static int await_addresses(struct flat_net *pod, int index, struct flat_err *err)
-{
-	const int64_t deadline = flat_now_ms() + DAD_TIMEOUT_MS;
-	for (;;) {
-		uint32_t flags = 0;
-		int r = flat_addr_each(pod, index, AF_INET6, see_tentative, &flags, err);
-		if (r < 0)
-			return r;
-		if (flags & IFA_F_DADFAILED)
-			return flat_fail(
-				err, FLAT_CODE_IN_USE, 0,
-				"duplicate address detection: another host has an IPv6 address of this pod");
-		if (!(flags & IFA_F_TENTATIVE))
-			return 0;
-		if (flat_now_ms() >= deadline)
-			return flat_fail(err, FLAT_CODE_TRY_LATER, 0,
-					 "duplicate address detection does not end within %d ms",
-					 DAD_TIMEOUT_MS);
-		flat_sleep_us(20000);
-	}
-}
-
-/* A route that another interface of this pod has made stays: the first one wins, as with the
- * reference. */
-static void queue_pod_routes(const struct flat_attachment *a, struct flat_net *pod, int index,
-			     bool onlink)
-{
-	for (size_t i = 0; i < a->pod_route_count; i++) {
-		struct flat_net_route route = a->pod_routes[i];
-		route.oif = index;
-		route.onlink = route.onlink || (onlink && route.route.gw.family);
-		flat_route_add(pod, &route, false, FLAT_EXISTS_OK);
-	}
-}
-
-static int fill_pod_inside(const struct flat_attachment *a, struct flat_err *err)
-{
-	flat_auto_net *pod = NULL;
-	struct flat_link link;
-	int r = flat_net_open(&pod, err);
-	if (r < 0)
-		return r;
-	r = flat_link_by_name(pod, a->ifname, &link, err);
-	if (r <= 0)
-		return r < 0 ? r
-			     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV,
-					 "interface '%s' is gone again", a->ifname);
-	if (a->ip_count) {
-		r = tune_pod(a, err);
-		if (r < 0)
-			return r;
-	}
-	const unsigned options = (a->bridge.routed ? 0 : FLAT_ADDR_PREFIX_ROUTE) |
-				 (a->enable_dad ? FLAT_ADDR_DAD : 0);
-	struct flat_link_change bare = FLAT_LINK_CHANGE, up = FLAT_LINK_CHANGE;
-	/* What an IPv6 link says when it comes up is flooded to every pod of the bridge. */
-	bare.no_ipv6ll = a->ip_count && !has_ipv6(a);
-	if (bare.no_ipv6ll)
-		flat_link_change(pod, link.index, &bare, FLAT_UNSUPPORTED_OK);
-	up.up = 1;
-	up.arp_notify = a->ip_count ? 1 : -1;
-	flat_link_change(pod, link.index, &up, FLAT_STRICT);
-	for (size_t i = 0; i < a->ip_count; i++)
-		flat_addr_add(pod, link.index, &a->ips[i].address, options, FLAT_STRICT);
-	struct flat_err try = { 0 };
-	queue_pod_routes(a, pod, link.index, false);
-	r = flat_net_commit(pod, &try);
-	if (r == -ENETUNREACH && a->bridge.routed) {
-		/* The gateway's own route is another interface's, of this network, too: say that it
-		 * is on the wire here as well. */
-		try = (struct flat_err){ 0 };
-		queue_pod_routes(a, pod, link.index, true);
-		r = flat_net_commit(pod, &try);
-	}
-	if (r < 0)
-		*err = try;
-	return r < 0 || !a->enable_dad ? r : await_addresses(pod, link.index, err);
-}
-
-static int fill_pod(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
-{
-	int back = -1;
-	if (!a->pod_up)
-		return 0;
-	int r = flat_netns_enter(netns_fd, &back, err);
-	if (r < 0)
-		return r;
-	r = fill_pod_inside(a, err);
-	flat_netns_leave(&back);
-	return r < 0 ? flat_wrap(err, "in '%.128s'", a->netns) : 0;
-}
-
 /* The port forwards only after the kernel's link watch has seen the pod's end up: packets sent
  * before are lost. */
 static int await_forwarding(const struct flat_attachment *a, struct flat_net *net, int veth,
@@ -518,7 +173,7 @@ static int ensure_forwarding(const struct flat_attachment *a, struct flat_err *e
 	if (r >= 0 && a->forward4 && a->bridge.routed)
 		r = ensure_sysctl("net/ipv4/conf/all/send_redirects", "0", err);
 	if (r >= 0 && a->forward4 && a->bridge.routed)
-		r = set_link_sysctl("ipv4", a->gateway.name, "send_redirects", "0", err);
+		r = flat_link_set_sysctl("ipv4", a->gateway.name, "send_redirects", "0", err);
 	return r;
 }
 
@@ -564,12 +219,12 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		flat_warn(log, "%s: a failed ADD could not take the bridge back", unlocked.msg);
 	for (int i = 0;; i++) {
 		struct flat_err try = { 0 };
-		r = ensure_bridge(a, net, applied, &bridge, err);
+		r = flat_bridge_ensure(a, net, applied, &bridge, err);
 		if (r < 0)
 			return r;
 		r = flat_gateway_ensure(a, net, &bridge, applied, &try);
 		if (r >= 0)
-			r = ensure_gateways(a, net, applied, &try);
+			r = flat_bridge_ensure_addresses(a, net, applied, &try);
 		if (r >= 0)
 			r = make_veth(a, net, netns_fd, applied, &try);
 		if (r >= 0)
@@ -583,7 +238,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		applied->bridge_made = false;
 		applied->gateway_count = 0;
 	}
-	r = fill_pod(a, netns_fd, err);
+	r = flat_pod_fill(a, netns_fd, err);
 	if (r >= 0)
 		r = ensure_forwarding(a, err);
 	if (r >= 0)

@@ -32,6 +32,18 @@ int flat_node_routes_ensure(const struct flat_attachment *attachment, struct fla
 int flat_node_routes_verify(const struct flat_attachment *attachment, struct flat_net *net,
 			    struct flat_err *err);
 
+/* ---- bridge.c ----------------------------------------------------------------------------------
+ */
+
+/* The bridge is there and up; its index and whether it was made are in applied. Codes 2 (VLANs that
+ * it cannot filter), 7 (the name is another link's), 11. */
+int flat_bridge_ensure(struct flat_attachment *attachment, struct flat_net *net,
+		       struct flat_applied *applied, struct flat_link *ret_bridge,
+		       struct flat_err *err);
+/* The node's addresses are on the gateway link; those added are in applied. FLAT_CODE_IN_USE names
+ * what is in the way. */
+int flat_bridge_ensure_addresses(const struct flat_attachment *attachment, struct flat_net *net,
+				 struct flat_applied *applied, struct flat_err *err);
 /* How many ports the bridge has, those of gateways not counted. */
 int flat_bridge_count_ports(struct flat_net *net, int bridge_index, struct flat_err *err);
 
@@ -39,6 +51,17 @@ int flat_bridge_count_ports(struct flat_net *net, int bridge_index, struct flat_
  * and no tentative time for its address. */
 int flat_link_tune(const struct flat_attachment *attachment, const char *link,
 		   struct flat_err *err);
+
+/* Sets net.FAMILY.conf.LINK.KEY in this thread's namespace; a key that the kernel does not have is
+ * passed over. */
+int flat_link_set_sysctl(const char *family, const char *link, const char *key, const char *value,
+			 struct flat_err *err);
+
+/* ---- pod.c -------------------------------------------------------------------------------------
+ */
+
+/* The pod's interface is up, with addresses and routes. */
+int flat_pod_fill(const struct flat_attachment *attachment, int netns_fd, struct flat_err *err);
 
 /* ---- gateway.c ---------------------------------------------------------------------------------
  */

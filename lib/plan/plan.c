@@ -208,6 +208,35 @@ static int plan_node_routes(struct flat_request *req, struct flat_attachment *a,
 	return 0;
 }
 
+/* What is not told to be part of the flat network, but has our pods in it, is: as the reference has
+ * it, the pod's own subnet is never masqueraded. */
+static int cover_pods(struct flat_request *req, struct flat_json_list *cluster,
+		      const struct flat_json_list *pods, struct flat_err *err)
+{
+	const struct flat_prefix *own = pods->items;
+	struct flat_prefix *all =
+		flat_arena_alloc(&req->arena, (cluster->count + pods->count) * sizeof *all);
+	if (!all)
+		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "rules");
+	size_t n = cluster->count;
+	if (n)
+		memcpy(all, cluster->items, n * sizeof *all);
+	for (size_t i = 0; i < pods->count; i++) {
+		bool covered = false;
+		for (size_t k = 0; k < n; k++)
+			covered = covered || (all[k].len <= own[i].len &&
+					      flat_prefix_contains(&all[k], &own[i].ip));
+		if (!covered)
+			all[n++] = own[i];
+	}
+	if (n > FLAT_NFT_MAX_PREFIXES)
+		return flat_fail(err, FLAT_CODE_CONFIG, 0,
+				 "clusterCIDR: more than %d networks with the pods' own",
+				 FLAT_NFT_MAX_PREFIXES);
+	*cluster = (struct flat_json_list){ .items = all, .count = n };
+	return 0;
+}
+
 /* The node-wide rules. The pods' subnets are the node's where they are known; with a foreign IPAM
  * they are the lease's, and then part of the rules' name, so that pods of several subnets do not
  * take each other's rules away. */
@@ -236,8 +265,9 @@ static int plan_rules(struct flat_request *req, struct flat_attachment *a,
 		pods = (struct flat_json_list){ .items = subnets, .count = a->ip_count };
 		name = long_name;
 	}
-	if (!cluster.count)
-		cluster = pods;
+	int r = cover_pods(req, &cluster, &pods, err);
+	if (r < 0)
+		return r;
 	if (pods.count > FLAT_NFT_MAX_PREFIXES)
 		return flat_fail(err, FLAT_CODE_CONFIG, 0, "more than %d pod subnets on one node",
 				 FLAT_NFT_MAX_PREFIXES);
