@@ -118,7 +118,7 @@ static int decode_runtime_ranges(struct flat_json_decoder *d, const struct flat_
 		return r;
 	if (!first.is_object)
 		return decode_sets(d, value, target, err);
-	struct flat_json_list all;
+	struct flat_json_list all = { 0 };
 	r = decode_ranges(d, value, &all, err);
 	if (r < 0)
 		return r;

@@ -421,6 +421,8 @@ static int status(const struct flat_call *call, struct flat_err *err)
 			conf.bridge);
 	if (conf.ipam_kind == FLAT_IPAM_FOREIGN) {
 		r = flat_delegate_run(req, req->ipam_type, FLAT_CMD_STATUS, NULL, err);
+		if (r == -ENOENT) /* the configuration is right, the program is not installed */
+			err->code = FLAT_CODE_NOT_READY;
 		return r < 0 ? flat_wrap(err, "ipam '%.64s'", req->ipam_type) : 0;
 	}
 	if (conf.ipam_kind == FLAT_IPAM_OWN) {

@@ -29,7 +29,7 @@ static int fail(const struct flat_plugin *plugin, const struct flat_err *err,
 		enum flat_version version)
 {
 	flat_auto_free char *text = flat_error_print(err, version);
-	char plain[64];
+	char plain[64] = "";
 	if (!text) /* no memory to print with: that can still be told */
 		snprintf(plain, sizeof plain, "{\"code\":%d,\"msg\":\"out of memory\"}", err->code);
 	if (flat_output_write(STDOUT_FILENO, text ? text : plain, NULL) < 0)

@@ -108,7 +108,7 @@ status
 cni_fails 50 'cni0.*not a bridge' 'STATUS: the name of the bridge is taken'
 ip link del cni0
 status '.ipam = {type: "missing"}'
-cni_fails 7 'missing' 'STATUS: the IPAM is not installed'
+cni_fails 50 'missing' 'STATUS: the IPAM is not installed'
 conf=$(flat_conf '.ipam.subnet = "10.244.1.0/30"')
 add a
 cni STATUS - - - <<<"$conf"
