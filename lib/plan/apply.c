@@ -92,6 +92,7 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 			     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV, "veth '%s' is gone again",
 					 a->host_ifname);
 	applied->veth_index = link.index;
+	applied->pod_index = link.peer_index;
 	a->mtu = link.mtu;
 
 	/* what the kernel does not take at creation */
@@ -238,7 +239,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		applied->bridge_made = false;
 		applied->gateway_count = 0;
 	}
-	r = flat_pod_fill(a, netns_fd, err);
+	r = flat_pod_fill(a, netns_fd, applied->pod_index, err);
 	if (r >= 0)
 		r = ensure_forwarding(a, err);
 	if (r >= 0)

@@ -85,18 +85,12 @@ static void queue_pod_routes(const struct flat_attachment *a, struct flat_net *p
 	}
 }
 
-static int fill(const struct flat_attachment *a, struct flat_err *err)
+static int fill(const struct flat_attachment *a, int index, struct flat_err *err)
 {
 	flat_auto_net *pod = NULL;
-	struct flat_link link;
 	int r = flat_net_open(&pod, err);
 	if (r < 0)
 		return r;
-	r = flat_link_by_name(pod, a->ifname, &link, err);
-	if (r <= 0)
-		return r < 0 ? r
-			     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV,
-					 "interface '%s' is gone again", a->ifname);
 	if (a->ip_count) {
 		r = tune_pod(a, err);
 		if (r < 0)
@@ -108,28 +102,28 @@ static int fill(const struct flat_attachment *a, struct flat_err *err)
 	/* What an IPv6 link says when it comes up is flooded to every pod of the bridge. */
 	bare.no_ipv6ll = a->ip_count && !has_ipv6(a);
 	if (bare.no_ipv6ll)
-		flat_link_change(pod, link.index, &bare, FLAT_UNSUPPORTED_OK);
+		flat_link_change(pod, index, &bare, FLAT_UNSUPPORTED_OK);
 	up.up = 1;
 	up.arp_notify = a->ip_count ? 1 : -1;
-	flat_link_change(pod, link.index, &up, FLAT_STRICT);
+	flat_link_change(pod, index, &up, FLAT_STRICT);
 	for (size_t i = 0; i < a->ip_count; i++)
-		flat_addr_add(pod, link.index, &a->ips[i].address, options, FLAT_STRICT);
+		flat_addr_add(pod, index, &a->ips[i].address, options, FLAT_STRICT);
 	struct flat_err try = { 0 };
-	queue_pod_routes(a, pod, link.index, false);
+	queue_pod_routes(a, pod, index, false);
 	r = flat_net_commit(pod, &try);
 	if (r == -ENETUNREACH && a->bridge.routed) {
 		/* The gateway's own route is another interface's, of this network, too: say that it
 		 * is on the wire here as well. */
 		try = (struct flat_err){ 0 };
-		queue_pod_routes(a, pod, link.index, true);
+		queue_pod_routes(a, pod, index, true);
 		r = flat_net_commit(pod, &try);
 	}
 	if (r < 0)
 		*err = try;
-	return r < 0 || !a->enable_dad ? r : await_addresses(pod, link.index, err);
+	return r < 0 || !a->enable_dad ? r : await_addresses(pod, index, err);
 }
 
-int flat_pod_fill(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
+int flat_pod_fill(const struct flat_attachment *a, int netns_fd, int index, struct flat_err *err)
 {
 	int back = -1;
 	if (!a->pod_up)
@@ -137,7 +131,7 @@ int flat_pod_fill(const struct flat_attachment *a, int netns_fd, struct flat_err
 	int r = flat_netns_enter(netns_fd, &back, err);
 	if (r < 0)
 		return r;
-	r = fill(a, err);
+	r = fill(a, index, err);
 	flat_netns_leave(&back);
 	return r < 0 ? flat_wrap(err, "in '%.128s'", a->netns) : 0;
 }

@@ -23,10 +23,11 @@
  * number of the attachment and @PORT@ 20000 + that number. For CHECK and DEL the result of ADD goes
  * in as prevResult.
  *
- * Order of the run: ADD of all attachments, CHECK of all, DEL of all; in each phase A 0, B 0, F 0,
- * A 1, B 1, F 1 ..., so that a machine that grows slower or faster does so for all sides alike. The
- * ratio B/A of the medians has a 95 % interval from 4000 bootstrap samples of the attachments
- * (pairs stay together).
+ * Order of the run: ADD of all attachments, CHECK of all, DEL of all; in each phase A, B and F take
+ * turns, so that a machine that grows slower or faster does so for all sides alike, in an order
+ *that changes from turn to turn: a DEL waits for RCU grace periods in the kernel, and how long
+ *depends on who was there just before. The ratio B/A of the medians has a 95 % interval from 4000
+ *bootstrap samples of the attachments (pairs stay together).
  *
  * What is timed: from just before posix_spawn to the return of wait4, that is exec, the plugin,
  * what the plugin executes, and exit. Not timed: making the pod namespaces, the pipes and the text
@@ -934,11 +935,15 @@ int main(int argc, char **argv)
 	for (int op = 0; op < NOPS; op++) {
 		if (op == CHECK && !docheck)
 			continue;
-		for (int first = 0; first < W + N;) {
+		for (int first = 0, turn = 0; first < W + N; turn++) {
 			int last = first < W ? W : first + step < W + N ? first + step : W + N;
-			for (int k = 0; k < nsides; k++)
+			for (int i = 0; i < nsides; i++) {
+				/* the other way round every other turn: each follows each alike */
+				int k = (turn % 2 ? nsides - 1 - i : i) + turn / 2;
+				k %= nsides;
 				if (op != CHECK || side[k].plugin)
 					batch(k, op, first, last);
+			}
 			first = last;
 		}
 	}
