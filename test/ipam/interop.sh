@@ -4,12 +4,12 @@
 # interop.sh - the real host-local and the real flatnet-ipam take turns on one directory.
 #
 #	FLAT_REFERENCE=DIR   where the reference's host-local is (see test/tools/get-reference.sh)
-#	FLAT_IPAM=FILE       flatnet-ipam (default: build/ipam/flatnet-ipam)
+#	FLAT_IPAM=FILE       flatnet-ipam (default: that in FLAT_BIN, else in build/ipam)
 set -euo pipefail
 . "${0%/*}/../lib/tap.sh"
 
 reference=${FLAT_REFERENCE:-}
-ours=${FLAT_IPAM:-${0%/*}/../../build/ipam/flatnet-ipam}
+ours=${FLAT_IPAM:-${FLAT_BIN:-${0%/*}/../../build/ipam}/flatnet-ipam}
 [[ -n $reference && -x $reference/host-local ]] ||
 	skip_all "no host-local in FLAT_REFERENCE='$reference': run test/tools/get-reference.sh"
 [[ -x $ours ]] || skip_all "no flatnet-ipam at '$ours': build it, or set FLAT_IPAM"
