@@ -151,6 +151,8 @@ struct flat_route {
 uint64_t flat_hash(uint64_t seed, const void *data, size_t len);
 /* Strict decimal without sign, space or leading zeros, at most max. */
 bool flat_uint_parse(const char *text, uint64_t max, uint64_t *ret_value);
+/* 0..15; -1: not a hexadecimal digit. */
+int flat_hex_digit(char c);
 /* CLOCK_MONOTONIC in milliseconds. */
 int64_t flat_now_ms(void);
 void flat_sleep_us(unsigned us);

@@ -50,23 +50,12 @@ bool flat_prefix_parse(const char *text, struct flat_prefix *ret_prefix)
 	return true;
 }
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 bool flat_mac_parse(const char *text, struct flat_mac *ret_mac)
 {
 	struct flat_mac mac;
 	char separator = '\0';
 	for (int i = 0; i < 6; i++) {
-		int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
+		int high = flat_hex_digit(text[0]), low = high < 0 ? -1 : flat_hex_digit(text[1]);
 		if (low < 0)
 			return false;
 		mac.bytes[i] = (uint8_t)(high << 4 | low);

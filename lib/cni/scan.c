@@ -86,23 +86,12 @@ static int scan_number(struct scan *s)
 	return 0;
 }
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
-
 /* The four digits of \uXXXX; negative when they are not. */
 static int scan_hex4(struct scan *s)
 {
 	int value = 0;
 	for (int i = 0; i < 4; i++) {
-		int digit = s->at < s->end ? hex_value(*s->at) : -1;
+		int digit = s->at < s->end ? flat_hex_digit(*s->at) : -1;
 		if (digit < 0)
 			return -1;
 		value = value << 4 | digit;

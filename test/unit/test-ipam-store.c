@@ -26,6 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "refuse.h"
+
 /* ---- a directory, ranges and a witness of our own -----------------------------------------------
  */
 
@@ -743,63 +745,6 @@ static void test_killed(void **state)
 
 /* ---- a disk that refuses -----------------------------------------------------------------------
  */
-
-static int fail_at, calls;
-
-int __real_linkat(int from, const char *path, int to, const char *name, int flags);
-int __wrap_linkat(int from, const char *path, int to, const char *name, int flags);
-ssize_t __real_write(int fd, const void *data, size_t len);
-ssize_t __wrap_write(int fd, const void *data, size_t len);
-int __real_flock(int fd, int operation);
-int __wrap_flock(int fd, int operation);
-int __real_renameat(int from, const char *path, int to, const char *name);
-int __wrap_renameat(int from, const char *path, int to, const char *name);
-int __real_mkdirat(int dirfd, const char *name, mode_t mode);
-int __wrap_mkdirat(int dirfd, const char *name, mode_t mode);
-int __real_openat(int dirfd, const char *path, int flags, ...);
-int __wrap_openat(int dirfd, const char *path, int flags, ...);
-
-static bool refuse(void)
-{
-	if (++calls != fail_at)
-		return false;
-	errno = ENOSPC;
-	return true;
-}
-
-int __wrap_linkat(int from, const char *path, int to, const char *name, int flags)
-{
-	return refuse() ? -1 : __real_linkat(from, path, to, name, flags);
-}
-
-ssize_t __wrap_write(int fd, const void *data, size_t len)
-{
-	return refuse() ? -1 : __real_write(fd, data, len);
-}
-
-int __wrap_flock(int fd, int operation)
-{
-	return refuse() ? -1 : __real_flock(fd, operation);
-}
-
-int __wrap_renameat(int from, const char *path, int to, const char *name)
-{
-	return refuse() ? -1 : __real_renameat(from, path, to, name);
-}
-
-int __wrap_mkdirat(int dirfd, const char *name, mode_t mode)
-{
-	return refuse() ? -1 : __real_mkdirat(dirfd, name, mode);
-}
-
-int __wrap_openat(int dirfd, const char *path, int flags, ...)
-{
-	va_list ap;
-	va_start(ap, flags);
-	mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, mode_t) : 0;
-	va_end(ap);
-	return refuse() ? -1 : __real_openat(dirfd, path, flags, mode);
-}
 
 static void test_every_call_fails(void **state)
 {
