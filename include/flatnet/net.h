@@ -74,6 +74,10 @@ struct flat_link {
 
 int flat_link_by_name(struct flat_net *net, const char *name, struct flat_link *ret_link,
 		      struct flat_err *err);
+/* The index alone (SIOCGIFINDEX): a full answer names the peer's namespace, and looks through all
+ * of them for that. */
+int flat_link_find_index(struct flat_net *net, const char *name, int *ret_index,
+			 struct flat_err *err);
 int flat_link_by_index(struct flat_net *net, int index, struct flat_link *ret_link,
 		       struct flat_err *err);
 /* Dumps the links of a kind (NULL: all) with this master (0: any). fn's negative return stops the

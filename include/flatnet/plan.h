@@ -187,7 +187,7 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *att
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
 struct flat_applied {
 	int lock_fd; /* shared among ADDs on one bridge; see apply.c */
-	int veth_index, pod_index, bridge_index, gateway_index;
+	int veth_index, bridge_index, gateway_index;
 	/* made, or asked for without an answer */
 	bool veth_made, bridge_made, gateway_made, nft_made;
 	struct flat_prefix gateways[FLAT_MAX_LEASE];

@@ -11,6 +11,7 @@
 #include <netlink/netlink.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/random.h>
 
 #ifndef RTEXT_FILTER_SKIP_STATS
@@ -115,6 +116,23 @@ int flat_link_by_name(struct flat_net *net, const char *name, struct flat_link *
 	flat_nl_put_text(&b, IFLA_IFNAME, name);
 	return flat_nl_ask(net, flat_nl_message(&b), FLAT_GONE_OK, parse_link, ret_link, NULL, err,
 			   "look up link '%s'", name);
+}
+
+int flat_link_find_index(struct flat_net *net, const char *name, int *ret_index,
+			 struct flat_err *err)
+{
+	struct ifreq request = { 0 };
+	if (!*name || strlen(name) >= sizeof request.ifr_name)
+		return 0;
+	strcpy(request.ifr_name, name);
+	/* any socket of the namespace will do */
+	if (ioctl(flat_nl_fd(net), SIOCGIFINDEX, &request) < 0) {
+		if (errno == ENODEV)
+			return 0;
+		return flat_fail(err, FLAT_CODE_NETWORK, errno, "look up link '%s'", name);
+	}
+	*ret_index = request.ifr_ifindex;
+	return 1;
 }
 
 int flat_link_by_index(struct flat_net *net, int index, struct flat_link *ret_link,

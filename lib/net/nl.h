@@ -25,6 +25,7 @@ enum {
 /* Both are private; a struct flat_net may be opened for any netlink protocol. */
 int flat_nl_open(int protocol, struct flat_net **ret_net, struct flat_err *err);
 uint32_t flat_nl_next_seq(struct flat_net *net);
+int flat_nl_fd(struct flat_net *net);
 
 struct flat_nl_builder {
 	struct nl_msg *msg;

@@ -118,6 +118,11 @@ uint32_t flat_nl_next_seq(struct flat_net *net)
 	return net->seq;
 }
 
+int flat_nl_fd(struct flat_net *net)
+{
+	return net->fd;
+}
+
 /* ---- the builder -------------------------------------------------------------------------------
  */
 

@@ -72,7 +72,6 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 		.netns_fd = netns_fd,
 		.mtu = a->mtu,
 	};
-	struct flat_link link;
 	flat_link_add_veth(net, &veth);
 	applied->veth_made = true;
 	int r = flat_net_commit(net, err);
@@ -86,31 +85,28 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 			"a Linux bridge has at most 1023 ports: use a second network with a bridge of its own");
 	if (r < 0)
 		return r;
-	r = flat_link_by_name(net, a->host_ifname, &link, err);
+	r = flat_link_find_index(net, a->host_ifname, &applied->veth_index, err);
 	if (r <= 0)
 		return r < 0 ? r
 			     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV, "veth '%s' is gone again",
 					 a->host_ifname);
-	applied->veth_index = link.index;
-	applied->pod_index = link.peer_index;
-	a->mtu = link.mtu;
 
 	/* what the kernel does not take at creation */
-	struct flat_link_change port = FLAT_LINK_CHANGE, bare = FLAT_LINK_CHANGE,
-				up = FLAT_LINK_CHANGE;
+	struct flat_link_change port = FLAT_LINK_CHANGE, up = FLAT_LINK_CHANGE;
 	port.hairpin = a->hairpin;
 	port.isolated = a->isolated ? 1 : -1;
-	flat_link_change(net, link.index, &port, FLAT_STRICT);
-	/* A port of a bridge needs no address. One on each port makes the kernel walk a table as
-	 * long as there are pods whenever a link comes or goes. (MTUs below 1280 have no IPv6.) */
-	bare.no_ipv6ll = true;
-	flat_link_change(net, link.index, &bare, FLAT_UNSUPPORTED_OK);
+	flat_link_change(net, applied->veth_index, &port, FLAT_STRICT);
+	/* A port of a bridge needs no IPv6. With it each has routes of its own, and the kernel
+	 * walks them all whenever a link of the node comes, goes or changes. */
+	r = flat_link_set_sysctl("ipv6", a->host_ifname, "disable_ipv6", "1", err);
+	if (r < 0)
+		return r;
 	up.up = 1;
-	flat_link_change(net, link.index, &up, FLAT_STRICT);
+	flat_link_change(net, applied->veth_index, &up, FLAT_STRICT);
 	if (flat_plan_has_vlans(a)) { /* the pod's end is still down */
 		struct flat_vlans vlans;
 		flat_plan_vlans(a, &vlans);
-		flat_vlan_set(net, link.index, &vlans, a->preserve_default_vlan);
+		flat_vlan_set(net, applied->veth_index, &vlans, a->preserve_default_vlan);
 	}
 	/* a reused address with another MAC must not meet the old entry */
 	for (size_t i = 0; i < a->ip_count && a->bridge.gateway_count; i++)
@@ -120,7 +116,7 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 
 /* The port forwards only after the kernel's link watch has seen the pod's end up: packets sent
  * before are lost. */
-static int await_forwarding(const struct flat_attachment *a, struct flat_net *net, int veth,
+static int await_forwarding(struct flat_attachment *a, struct flat_net *net, int veth,
 			    struct flat_err *err)
 {
 	const int64_t deadline = flat_now_ms() + FORWARDING_TIMEOUT_MS;
@@ -131,6 +127,7 @@ static int await_forwarding(const struct flat_attachment *a, struct flat_net *ne
 			return r < 0 ? r
 				     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV,
 						 "veth '%s' is gone again", a->host_ifname);
+		a->mtu = link.mtu;
 		if (link.port.present && link.port.state == BR_STATE_FORWARDING)
 			return 0;
 		if (flat_now_ms() >= deadline) {
@@ -239,7 +236,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		applied->bridge_made = false;
 		applied->gateway_count = 0;
 	}
-	r = flat_pod_fill(a, netns_fd, applied->pod_index, err);
+	r = flat_pod_fill(a, netns_fd, err);
 	if (r >= 0)
 		r = ensure_forwarding(a, err);
 	if (r >= 0)

@@ -60,9 +60,8 @@ int flat_link_set_sysctl(const char *family, const char *link, const char *key, 
 /* ---- pod.c -------------------------------------------------------------------------------------
  */
 
-/* The pod's interface is up, with addresses and routes. index: its own, in netns_fd. */
-int flat_pod_fill(const struct flat_attachment *attachment, int netns_fd, int index,
-		  struct flat_err *err);
+/* The pod's interface is up, with addresses and routes. */
+int flat_pod_fill(const struct flat_attachment *attachment, int netns_fd, struct flat_err *err);
 
 /* ---- gateway.c ---------------------------------------------------------------------------------
  */

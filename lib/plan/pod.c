@@ -85,12 +85,17 @@ static void queue_pod_routes(const struct flat_attachment *a, struct flat_net *p
 	}
 }
 
-static int fill(const struct flat_attachment *a, int index, struct flat_err *err)
+static int fill(const struct flat_attachment *a, struct flat_err *err)
 {
 	flat_auto_net *pod = NULL;
-	int r = flat_net_open(&pod, err);
+	int index, r = flat_net_open(&pod, err);
 	if (r < 0)
 		return r;
+	r = flat_link_find_index(pod, a->ifname, &index, err);
+	if (r <= 0)
+		return r < 0 ? r
+			     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV,
+					 "interface '%s' is gone again", a->ifname);
 	if (a->ip_count) {
 		r = tune_pod(a, err);
 		if (r < 0)
@@ -123,7 +128,7 @@ static int fill(const struct flat_attachment *a, int index, struct flat_err *err
 	return r < 0 || !a->enable_dad ? r : await_addresses(pod, index, err);
 }
 
-int flat_pod_fill(const struct flat_attachment *a, int netns_fd, int index, struct flat_err *err)
+int flat_pod_fill(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
 {
 	int back = -1;
 	if (!a->pod_up)
@@ -131,7 +136,7 @@ int flat_pod_fill(const struct flat_attachment *a, int netns_fd, int index, stru
 	int r = flat_netns_enter(netns_fd, &back, err);
 	if (r < 0)
 		return r;
-	r = fill(a, index, err);
+	r = fill(a, err);
 	flat_netns_leave(&back);
 	return r < 0 ? flat_wrap(err, "in '%.128s'", a->netns) : 0;
 }
