@@ -91,18 +91,17 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 			     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV, "veth '%s' is gone again",
 					 a->host_ifname);
 
-	/* what the kernel does not take at creation */
-	struct flat_link_change port = FLAT_LINK_CHANGE, up = FLAT_LINK_CHANGE;
-	port.hairpin = a->hairpin;
-	port.isolated = a->isolated ? 1 : -1;
-	flat_link_change(net, applied->veth_index, &port, FLAT_STRICT);
 	/* A port of a bridge needs no IPv6. With it each has routes of its own, and the kernel
 	 * walks them all whenever a link of the node comes, goes or changes. */
 	r = flat_link_set_sysctl("ipv6", a->host_ifname, "disable_ipv6", "1", err);
 	if (r < 0)
 		return r;
-	up.up = 1;
-	flat_link_change(net, applied->veth_index, &up, FLAT_STRICT);
+	/* what the kernel does not take at creation; it sets them before the port comes up */
+	struct flat_link_change port = FLAT_LINK_CHANGE;
+	port.hairpin = a->hairpin;
+	port.isolated = a->isolated ? 1 : -1;
+	port.up = 1;
+	flat_link_change(net, applied->veth_index, &port, FLAT_STRICT);
 	if (flat_plan_has_vlans(a)) { /* the pod's end is still down */
 		struct flat_vlans vlans;
 		flat_plan_vlans(a, &vlans);
