@@ -128,7 +128,7 @@ struct flat_attachment {
 	const char *network, *container_id, *ifname, *netns;
 	char host_ifname[FLAT_IFNAME_LEN];
 	char alias[FLAT_ALIAS_LEN];
-	struct flat_mac host_mac, pod_mac;
+	struct flat_mac pod_mac; /* the host end has the bridge's: see apply.c */
 
 	struct {
 		const char *name;
@@ -186,7 +186,8 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *att
 
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
 struct flat_applied {
-	int lock_fd; /* shared among ADDs on one bridge; see apply.c */
+	int lock_fd;   /* shared among ADDs on one bridge; see apply.c */
+	void *reserve; /* memory that the way back may need when there is no other */
 	int veth_index, bridge_index, gateway_index;
 	/* made, or asked for without an answer */
 	bool veth_made, bridge_made, gateway_made, nft_made;

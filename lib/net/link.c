@@ -192,11 +192,14 @@ void flat_link_add_bridge(struct flat_net *net, const char *name, const struct f
 	put_mtu(&b, mtu);
 	flat_nl_nest(&b, IFLA_LINKINFO, NULL, 0);
 	flat_nl_put_text(&b, IFLA_INFO_KIND, "bridge");
-	if (vlan_filtering) {
-		flat_nl_nest(&b, IFLA_INFO_DATA, NULL, 0);
+	flat_nl_nest(&b, IFLA_INFO_DATA, NULL, 0);
+	/* Without a querier on the bridge the kernel floods multicast whether it snoops or not; but
+	 * snooping, it sets two timers of each port anew whenever a port comes up
+	 * (br_multicast_enable_port() in net/bridge/br_multicast.c). */
+	flat_nl_put_u8(&b, IFLA_BR_MCAST_SNOOPING, 0);
+	if (vlan_filtering)
 		flat_nl_put_u8(&b, IFLA_BR_VLAN_FILTERING, 1);
-		flat_nl_nest_end(&b);
-	}
+	flat_nl_nest_end(&b);
 	flat_nl_nest_end(&b);
 	flat_nl_queue(net, &b, accept, "add bridge '%s'", name);
 }

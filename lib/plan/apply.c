@@ -2,7 +2,7 @@
 /*
  * ADD: from the attachment to the kernel, step by step, and the way back.
  *
- * Order: bridge, veth pair, its port, the pod's inside, and last what is the node's: sysctls,
+ * Order: bridge, veth pair, the pod's inside, its port, and last what is the node's: sysctls,
  * routes to other nodes, rules. Every step writes down what it made. A failed ADD takes the pod's
  * link back always; what is node-wide it takes back only when it is alone: ADDs on one bridge hold
  * LOCK_SH on a file of that bridge, and who can turn his into LOCK_EX and sees no port on the
@@ -24,6 +24,7 @@
 enum {
 	LOCK_TIMEOUT_MS = 10000,
 	FORWARDING_TIMEOUT_MS = 2500, /* the reference gives up after 2550 */
+	UNDO_MEMORY = 64 << 10,	      /* a conversation and some messages */
 };
 
 static int take_lock(const char *bridge, int *ret_fd, struct flat_err *err)
@@ -66,7 +67,9 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	const struct flat_veth veth = {
 		.host_name = a->host_ifname,
 		.master = applied->bridge_index,
-		.host_mac = a->host_mac,
+		/* a port's MAC has no use of its own; another one for each would be one more entry
+		 * in the bridge's table, which the kernel walks when a port comes */
+		.host_mac = a->bridge.mac,
 		.pod_name = a->ifname,
 		.pod_mac = a->pod_mac,
 		.netns_fd = netns_fd,
@@ -94,19 +97,27 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 	/* A port of a bridge needs no IPv6. With it each has routes of its own, and the kernel
 	 * walks them all whenever a link of the node comes, goes or changes. */
 	r = flat_link_set_sysctl("ipv6", a->host_ifname, "disable_ipv6", "1", err);
-	if (r < 0)
-		return r;
+	if (r >= 0 && flat_plan_has_vlans(a)) {
+		struct flat_vlans vlans;
+		flat_plan_vlans(a, &vlans);
+		flat_vlan_set(net, applied->veth_index, &vlans, a->preserve_default_vlan);
+		r = flat_net_commit(net, err);
+	}
+	return r;
+}
+
+/* After the pod's end: then the link has a carrier at once, and the bridge takes it up in one go.
+ * The other way round its port is enabled, disabled for want of a carrier and enabled again, and
+ * for each the kernel walks all ports of the bridge. */
+static int raise_port(const struct flat_attachment *a, struct flat_net *net,
+		      const struct flat_applied *applied, struct flat_err *err)
+{
 	/* what the kernel does not take at creation; it sets them before the port comes up */
 	struct flat_link_change port = FLAT_LINK_CHANGE;
 	port.hairpin = a->hairpin;
 	port.isolated = a->isolated ? 1 : -1;
 	port.up = 1;
 	flat_link_change(net, applied->veth_index, &port, FLAT_STRICT);
-	if (flat_plan_has_vlans(a)) { /* the pod's end is still down */
-		struct flat_vlans vlans;
-		flat_plan_vlans(a, &vlans);
-		flat_vlan_set(net, applied->veth_index, &vlans, a->preserve_default_vlan);
-	}
 	/* a reused address with another MAC must not meet the old entry */
 	for (size_t i = 0; i < a->ip_count && a->bridge.gateway_count; i++)
 		flat_neigh_replace(net, applied->gateway_index, &a->ips[i].address.ip, &a->pod_mac);
@@ -211,6 +222,9 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 	struct flat_link bridge;
 	int r;
 
+	applied->reserve = malloc(UNDO_MEMORY);
+	if (!applied->reserve)
+		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "attach '%s'", a->ifname);
 	struct flat_err unlocked = { 0 };
 	if (take_lock(a->bridge.name, &applied->lock_fd, &unlocked) < 0)
 		flat_warn(log, "%s: a failed ADD could not take the bridge back", unlocked.msg);
@@ -236,6 +250,10 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		applied->gateway_count = 0;
 	}
 	r = flat_pod_fill(a, netns_fd, err);
+	if (r >= 0)
+		r = raise_port(a, net, applied, err);
+	if (r >= 0)
+		r = flat_pod_await(a, netns_fd, err);
 	if (r >= 0)
 		r = ensure_forwarding(a, err);
 	if (r >= 0)
@@ -298,6 +316,8 @@ void flat_attachment_undo(const struct flat_attachment *a, struct flat_net *net,
 {
 	flat_auto_net *fresh = NULL;
 	struct flat_err e = { 0 };
+	free(applied->reserve);
+	applied->reserve = NULL;
 	/* On the old conversation answers may be pending; without memory for another it must do. */
 	if (flat_net_open(&fresh, &e) >= 0)
 		net = fresh;
@@ -314,6 +334,7 @@ void flat_attachment_undo(const struct flat_attachment *a, struct flat_net *net,
 void flat_applied_close(struct flat_applied *applied)
 {
 	flat_close_fd(&applied->lock_fd);
+	free(applied->reserve);
 	free(applied->routes);
 	*applied = (struct flat_applied)FLAT_APPLIED;
 }

@@ -62,6 +62,9 @@ int flat_link_set_sysctl(const char *family, const char *link, const char *key, 
 
 /* The pod's interface is up, with addresses and routes. */
 int flat_pod_fill(const struct flat_attachment *attachment, int netns_fd, struct flat_err *err);
+/* Its addresses can be used: with duplicate address detection that takes a while, and the port up.
+ */
+int flat_pod_await(const struct flat_attachment *attachment, int netns_fd, struct flat_err *err);
 
 /* ---- gateway.c ---------------------------------------------------------------------------------
  */

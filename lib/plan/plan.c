@@ -289,7 +289,6 @@ static void plan_macs(struct flat_attachment *a, const struct flat_conf *conf)
 	hash = flat_hash(hash, a->container_id, strlen(a->container_id));
 	hash = flat_hash(hash, a->ifname, strlen(a->ifname));
 
-	a->host_mac = mac_of_hash(0x59, hash);
 	a->pod_mac = mac_of_hash(0x58, hash);
 	for (size_t i = a->ip_count; i-- > 0;)
 		if (a->ips[i].address.ip.family == AF_INET)
@@ -392,7 +391,7 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *a,
 		.name = a->bridge.name, .mac = a->bridge.mac, .has_mac = true, .mtu = a->mtu
 	};
 	interfaces[1] = (struct flat_result_interface){
-		.name = a->host_ifname, .mac = a->host_mac, .has_mac = true, .mtu = a->mtu
+		.name = a->host_ifname, .mac = a->bridge.mac, .has_mac = true, .mtu = a->mtu
 	};
 	interfaces[2] = (struct flat_result_interface){ .name = a->ifname,
 							.mac = a->pod_mac,

@@ -125,18 +125,37 @@ static int fill(const struct flat_attachment *a, struct flat_err *err)
 	}
 	if (r < 0)
 		*err = try;
-	return r < 0 || !a->enable_dad ? r : await_addresses(pod, index, err);
+	return r;
+}
+
+static int await(const struct flat_attachment *a, struct flat_err *err)
+{
+	flat_auto_net *pod = NULL;
+	int index, r = flat_net_open(&pod, err);
+	if (r >= 0)
+		r = flat_link_find_index(pod, a->ifname, &index, err);
+	return r <= 0 ? r : await_addresses(pod, index, err);
+}
+
+static int inside(const struct flat_attachment *a, int netns_fd,
+		  int (*fn)(const struct flat_attachment *a, struct flat_err *err),
+		  struct flat_err *err)
+{
+	int back = -1;
+	int r = flat_netns_enter(netns_fd, &back, err);
+	if (r < 0)
+		return r;
+	r = fn(a, err);
+	flat_netns_leave(&back);
+	return r < 0 ? flat_wrap(err, "in '%.128s'", a->netns) : 0;
 }
 
 int flat_pod_fill(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
 {
-	int back = -1;
-	if (!a->pod_up)
-		return 0;
-	int r = flat_netns_enter(netns_fd, &back, err);
-	if (r < 0)
-		return r;
-	r = fill(a, err);
-	flat_netns_leave(&back);
-	return r < 0 ? flat_wrap(err, "in '%.128s'", a->netns) : 0;
+	return a->pod_up ? inside(a, netns_fd, fill, err) : 0;
+}
+
+int flat_pod_await(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
+{
+	return a->pod_up && a->enable_dad ? inside(a, netns_fd, await, err) : 0;
 }
