@@ -31,7 +31,11 @@ int flat_netns_enter(int fd, int *ret_back, struct flat_err *err);
  * then. */
 void flat_netns_leave(int *back);
 
+/* The number that net's namespace knows another one by (RTM_GETNSID): 1 = *ret_nsid, 0 = it has
+ * none. */
 struct flat_net;
+int flat_netns_id(struct flat_net *net, int netns_fd, int *ret_nsid, struct flat_err *err);
+
 int flat_net_open(struct flat_net **ret_net, struct flat_err *err);
 void flat_net_close(struct flat_net *net); /* NULL is fine; queued changes are dropped */
 void flat_net_closep(struct flat_net **net);
@@ -55,6 +59,16 @@ enum flat_accept {
 
 enum { FLAT_ALIAS_LEN = 256 }; /* IFALIASZ */
 
+/* A VXLAN device: RFC 7348; drivers/net/vxlan in the kernel. */
+struct flat_vxlan {
+	uint32_t vni;
+	uint16_t port;	      /* UDP destination, host byte order */
+	int underlay;	      /* the link that carries it; 0: whichever the route takes */
+	struct flat_ip local; /* the source of what it sends; family 0: the kernel's choice */
+	bool learning;	      /* fills its forwarding database from what it receives */
+	bool gbp, external;   /* output only: settings that flatnet never makes */
+};
+
 struct flat_link {
 	int index, master,
 		peer_index; /* 0: none; peer_index is IFLA_LINK, an index in the peer's namespace */
@@ -70,6 +84,9 @@ struct flat_link {
 		uint8_t state; /* BR_STATE_* */
 	} port;
 	bool vlan_filtering; /* of a bridge */
+	int peer_nsid; /* IFLA_LINK_NETNSID: the namespace of the peer, see flat_netns_id(); -1:
+			  this one, or none */
+	struct flat_vxlan vxlan; /* of a link of kind "vxlan"; all zero otherwise */
 };
 
 int flat_link_by_name(struct flat_net *net, const char *name, struct flat_link *ret_link,
@@ -86,8 +103,8 @@ int flat_link_each(struct flat_net *net, const char *kind, int master,
 		   int (*fn)(void *arg, const struct flat_link *link), void *arg,
 		   struct flat_err *err);
 
-/* Queue: a bridge, up, with an explicit MAC (so that udev's MACAddressPolicy leaves it alone). mtu
- * 0: the kernel's. */
+/* Queue: a bridge, up, with an explicit MAC (so that udev's MACAddressPolicy leaves it alone), and
+ * without multicast snooping. mtu 0: the kernel's. */
 void flat_link_add_bridge(struct flat_net *net, const char *name, const struct flat_mac *mac,
 			  uint32_t mtu, bool vlan_filtering, enum flat_accept accept);
 
@@ -102,6 +119,14 @@ struct flat_veth {
 	uint32_t mtu; /* both ends; 0: the kernel's */
 };
 void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth);
+
+/* Queue: a VXLAN device, up, with an explicit MAC, without an IPv6 link-local address. */
+void flat_link_add_vxlan(struct flat_net *net, const char *name, const struct flat_mac *mac,
+			 uint32_t mtu, const struct flat_vxlan *vxlan, enum flat_accept accept);
+/* Does the link compute checksums of what it sends (tx-checksum-ip-generic, ethtool(8))? 1, 0; a
+ * link without that feature: 0. By ioctl, at once, in this thread's namespace. */
+int flat_link_get_tx_checksum(const char *name, struct flat_err *err);
+int flat_link_set_tx_checksum(const char *name, bool on, struct flat_err *err);
 
 /* What to change in a link; what is not set stays. */
 struct flat_link_change {
@@ -193,6 +218,88 @@ int flat_route_lookup(struct flat_net *net, const struct flat_ip *ip,
  * meet a stale one. Makes none: the table is small, and one for all namespaces (gc_thresh3). */
 void flat_neigh_replace(struct flat_net *net, int index, const struct flat_ip *ip,
 			const struct flat_mac *mac);
+
+struct flat_neigh {
+	int index;
+	struct flat_ip ip;
+	struct flat_mac mac;
+	bool has_mac;
+	uint16_t state; /* NUD_* */
+	uint8_t flags;	/* NTF_* */
+};
+/* Dumps the neighbours of one link, of one family (0: both). */
+int flat_neigh_each(struct flat_net *net, int index, int family,
+		    int (*fn)(void *arg, const struct flat_neigh *neigh), void *arg,
+		    struct flat_err *err);
+/* Queue: a permanent entry, made or corrected. */
+void flat_neigh_set(struct flat_net *net, int index, const struct flat_ip *ip,
+		    const struct flat_mac *mac);
+void flat_neigh_del(struct flat_net *net, int index, const struct flat_ip *ip,
+		    enum flat_accept accept);
+/* How many entries this namespace's tables have, and at which size the kernel refuses more
+ * (gc_thresh3, one for all namespaces), of a family. */
+int flat_neigh_count(struct flat_net *net, int family, uint32_t *ret_count, uint32_t *ret_limit,
+		     struct flat_err *err);
+
+/* The forwarding database of a VXLAN device: which host has this MAC. */
+struct flat_fdb {
+	int index;
+	struct flat_mac mac; /* zero: where what is flooded goes */
+	struct flat_ip dst;
+	uint16_t state; /* NUD_* */
+	uint8_t flags;	/* NTF_* */
+};
+int flat_fdb_each(struct flat_net *net, int index, int (*fn)(void *arg, const struct flat_fdb *fdb),
+		  void *arg, struct flat_err *err);
+/* Queue: a permanent entry of the device itself, made or corrected: the MAC is at dst and nowhere
+ * else. */
+void flat_fdb_set(struct flat_net *net, int index, const struct flat_mac *mac,
+		  const struct flat_ip *dst);
+void flat_fdb_del(struct flat_net *net, int index, const struct flat_mac *mac,
+		  const struct flat_ip *dst, enum flat_accept accept);
+
+/* ---- events ------------------------------------------------------------------------------------
+ */
+
+enum flat_event_kind {
+	FLAT_EVENT_LINK,  /* a link came, changed or went */
+	FLAT_EVENT_ADDR,  /* an address */
+	FLAT_EVENT_ROUTE, /* a route of the main table */
+	FLAT_EVENT_NEIGH, /* a neighbour, or an entry of a forwarding database (fdb) */
+	FLAT_EVENT_RULES, /* nf_tables: tables, chains, rules; sets are not told */
+	FLAT_EVENT_LOST,  /* the kernel had more to tell than fits (ENOBUFS): look at everything */
+};
+
+/* Only what belongs to the kind is set. */
+struct flat_event {
+	enum flat_event_kind kind;
+	bool gone;
+	struct flat_link link;	     /* LINK */
+	struct flat_addr addr;	     /* ADDR */
+	struct flat_net_route route; /* ROUTE */
+	bool fdb;		     /* NEIGH: an entry of a forwarding database, else neigh */
+	union {
+		struct flat_neigh neigh;
+		struct flat_fdb entry;
+	};
+	struct {		/* RULES */
+		uint8_t family; /* NFPROTO_* */
+		char table[32];
+	} rules;
+};
+
+/* Which kinds: bits 1 << FLAT_EVENT_*; LOST is always told. Of this thread's namespace. */
+struct flat_monitor;
+int flat_monitor_open(unsigned kinds, struct flat_monitor **ret_monitor, struct flat_err *err);
+void flat_monitor_close(struct flat_monitor *monitor); /* NULL is fine */
+/* Descriptors to poll for reading: at most two; returns how many. */
+size_t flat_monitor_fds(const struct flat_monitor *monitor, int ret_fds[static 2]);
+/* Tells what has happened since the last call, without waiting; at most a bounded number of events
+ * a call (the descriptor stays readable when there are more). A lost event is told once, after the
+ * socket has been emptied. Returns how many. */
+int flat_monitor_read(struct flat_monitor *monitor,
+		      void (*fn)(void *arg, const struct flat_event *event), void *arg,
+		      struct flat_err *err);
 
 /* Which of these addresses answer on this link (ARP request, neighbour solicitation), within
  * timeout_ms? The link must have an address to ask from for IPv6; ARP probes are sent with sender
