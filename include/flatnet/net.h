@@ -120,11 +120,14 @@ struct flat_veth {
 };
 void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth);
 
-/* Queue: a VXLAN device, up, with an explicit MAC, without an IPv6 link-local address. */
+/* Queue: a VXLAN device, up, with an explicit MAC, without an IPv6 link-local address. With
+ * FLAT_EXISTS_OK one of this name and VNI is brought up, with what else it has; any other link is
+ * refused and left alone (EOPNOTSUPP). */
 void flat_link_add_vxlan(struct flat_net *net, const char *name, const struct flat_mac *mac,
 			 uint32_t mtu, const struct flat_vxlan *vxlan, enum flat_accept accept);
 /* Does the link compute checksums of what it sends (tx-checksum-ip-generic, ethtool(8))? 1, 0; a
- * link without that feature: 0. By ioctl, at once, in this thread's namespace. */
+ * link without that feature: 0, and setting it is EOPNOTSUPP. By ioctl, at once, in this
+ * thread's namespace. */
 int flat_link_get_tx_checksum(const char *name, struct flat_err *err);
 int flat_link_set_tx_checksum(const char *name, bool on, struct flat_err *err);
 
@@ -245,6 +248,8 @@ int flat_neigh_count(struct flat_net *net, int family, uint32_t *ret_count, uint
 struct flat_fdb {
 	int index;
 	struct flat_mac mac; /* zero: where what is flooded goes */
+	/* family 0: another way, that flatnet never makes (with its own port, VNI or link, or a
+	 * group of next hops) */
 	struct flat_ip dst;
 	uint16_t state; /* NUD_* */
 	uint8_t flags;	/* NTF_* */
@@ -252,9 +257,11 @@ struct flat_fdb {
 int flat_fdb_each(struct flat_net *net, int index, int (*fn)(void *arg, const struct flat_fdb *fdb),
 		  void *arg, struct flat_err *err);
 /* Queue: a permanent entry of the device itself, made or corrected: the MAC is at dst and nowhere
- * else. */
+ * else. A group of next hops alone has to be deleted before: the kernel keeps it, without a word.
+ */
 void flat_fdb_set(struct flat_net *net, int index, const struct flat_mac *mac,
 		  const struct flat_ip *dst);
+/* Queue. dst of family 0: wherever it is. */
 void flat_fdb_del(struct flat_net *net, int index, const struct flat_mac *mac,
 		  const struct flat_ip *dst, enum flat_accept accept);
 

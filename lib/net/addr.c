@@ -3,12 +3,10 @@
 
 #include <errno.h>
 #include <linux/if_addr.h>
-#include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <netlink/addr.h>
 #include <netlink/netlink.h>
 #include <netlink/route/addr.h>
-#include <netlink/route/neighbour.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -16,12 +14,12 @@ static const struct nla_policy addr_policy[IFA_MAX + 1] = {
 	[IFA_FLAGS] = { .type = NLA_U32 },
 };
 
-static int parse_addr(const struct nlmsghdr *h, void *elem, void *arg)
+int flat_addr_parse(const struct nlmsghdr *h, void *elem, void *arg)
 {
 	struct nlattr *tb[IFA_MAX + 1];
 	struct flat_addr *addr = elem;
 	(void)arg;
-	if (h->nlmsg_type != RTM_NEWADDR)
+	if (h->nlmsg_type != RTM_NEWADDR && h->nlmsg_type != RTM_DELADDR)
 		return 0;
 	if (nlmsg_parse((struct nlmsghdr *)h, sizeof(struct ifaddrmsg), tb, IFA_MAX, addr_policy) <
 	    0)
@@ -48,7 +46,7 @@ int flat_addr_each(struct flat_net *net, int index, int family,
 	flat_auto_builder b;
 	flat_auto_list list = { 0 };
 	flat_nl_begin(&b, RTM_GETADDR, 0, &info, sizeof info);
-	int r = flat_nl_dump(net, flat_nl_message(&b), 0, parse_addr, sizeof(struct flat_addr),
+	int r = flat_nl_dump(net, flat_nl_message(&b), 0, flat_addr_parse, sizeof(struct flat_addr),
 			     NULL, NULL, &list, err, "list addresses of link %d", index);
 	const struct flat_addr *addrs = (const struct flat_addr *)list.items;
 	for (size_t i = 0; r >= 0 && i < list.count; i++) {
@@ -122,26 +120,4 @@ void flat_addr_del(struct flat_net *net, int index, const struct flat_prefix *ad
 	rtnl_addr_put(addr);
 	flat_nl_queue(net, &b, accept, "delete address %s from link %d",
 		      flat_prefix_text(address, text), index);
-}
-
-void flat_neigh_replace(struct flat_net *net, int index, const struct flat_ip *ip,
-			const struct flat_mac *mac)
-{
-	char text[FLAT_IP_TEXT];
-	flat_auto_builder b = { .failed = true };
-	struct rtnl_neigh *neigh = rtnl_neigh_alloc();
-	struct nl_addr *dst = make_nl_addr(ip, flat_ip_bits(ip));
-	struct nl_addr *lladdr = nl_addr_build(AF_LLC, mac->bytes, sizeof mac->bytes);
-	if (neigh && dst && lladdr) {
-		rtnl_neigh_set_ifindex(neigh, index);
-		rtnl_neigh_set_state(neigh, NUD_REACHABLE);
-		rtnl_neigh_set_lladdr(neigh, lladdr);
-		b.failed = rtnl_neigh_set_dst(neigh, dst) < 0 ||
-			   rtnl_neigh_build_add_request(neigh, NLM_F_REPLACE, &b.msg) < 0;
-	}
-	nl_addr_put(lladdr);
-	nl_addr_put(dst);
-	rtnl_neigh_put(neigh);
-	flat_nl_queue(net, &b, FLAT_GONE_OK, "correct neighbour %s on link %d",
-		      flat_ip_text(ip, text), index);
 }

@@ -22,10 +22,9 @@
  */
 
 static const struct nla_policy link_policy[IFLA_MAX + 1] = {
-	[IFLA_MASTER] = { .type = NLA_U32 },
-	[IFLA_LINK] = { .type = NLA_U32 },
-	[IFLA_MTU] = { .type = NLA_U32 },
-	[IFLA_LINKINFO] = { .type = NLA_NESTED },
+	[IFLA_MASTER] = { .type = NLA_U32 },	   [IFLA_LINK] = { .type = NLA_U32 },
+	[IFLA_MTU] = { .type = NLA_U32 },	   [IFLA_LINKINFO] = { .type = NLA_NESTED },
+	[IFLA_LINK_NETNSID] = { .type = NLA_U32 },
 };
 static const struct nla_policy port_policy[IFLA_BRPORT_MAX + 1] = {
 	[IFLA_BRPORT_STATE] = { .type = NLA_U8 },
@@ -54,6 +53,9 @@ static int parse_info(struct nlattr *linkinfo, struct flat_link *link)
 			return -EBADMSG;
 		link->vlan_filtering = get_flag(br[IFLA_BR_VLAN_FILTERING]);
 	}
+	if (!strcmp(link->kind, "vxlan") && info[IFLA_INFO_DATA] &&
+	    flat_vxlan_parse(info[IFLA_INFO_DATA], &link->vxlan) < 0)
+		return -EBADMSG;
 	if (!strcmp(master_kind, "bridge") && info[IFLA_INFO_SLAVE_DATA]) {
 		struct nlattr *data = info[IFLA_INFO_SLAVE_DATA];
 		if (nla_parse_nested(port, IFLA_BRPORT_MAX, data, port_policy) < 0)
@@ -67,12 +69,12 @@ static int parse_info(struct nlattr *linkinfo, struct flat_link *link)
 	return 0;
 }
 
-static int parse_link(const struct nlmsghdr *h, void *elem, void *arg)
+int flat_link_parse(const struct nlmsghdr *h, void *elem, void *arg)
 {
 	struct nlattr *tb[IFLA_MAX + 1];
 	struct flat_link *link = elem;
 	(void)arg;
-	if (h->nlmsg_type != RTM_NEWLINK)
+	if (h->nlmsg_type != RTM_NEWLINK && h->nlmsg_type != RTM_DELLINK)
 		return 0;
 	if (nlmsg_parse((struct nlmsghdr *)h, sizeof(struct ifinfomsg), tb, IFLA_MAX, link_policy) <
 	    0)
@@ -86,6 +88,7 @@ static int parse_link(const struct nlmsghdr *h, void *elem, void *arg)
 		.promisc = info->ifi_flags & IFF_PROMISC,
 		.master = tb[IFLA_MASTER] ? (int)nla_get_u32(tb[IFLA_MASTER]) : 0,
 		.peer_index = tb[IFLA_LINK] ? (int)nla_get_u32(tb[IFLA_LINK]) : 0,
+		.peer_nsid = tb[IFLA_LINK_NETNSID] ? (int)nla_get_u32(tb[IFLA_LINK_NETNSID]) : -1,
 		.mtu = tb[IFLA_MTU] ? nla_get_u32(tb[IFLA_MTU]) : 0,
 	};
 	flat_nl_text(tb[IFLA_IFNAME], link->name, sizeof link->name);
@@ -114,8 +117,8 @@ int flat_link_by_name(struct flat_net *net, const char *name, struct flat_link *
 	flat_auto_builder b;
 	begin_get(&b, 0);
 	flat_nl_put_text(&b, IFLA_IFNAME, name);
-	return flat_nl_ask(net, flat_nl_message(&b), FLAT_GONE_OK, parse_link, ret_link, NULL, err,
-			   "look up link '%s'", name);
+	return flat_nl_ask(net, flat_nl_message(&b), FLAT_GONE_OK, flat_link_parse, ret_link, NULL,
+			   err, "look up link '%s'", name);
 }
 
 int flat_link_find_index(struct flat_net *net, const char *name, int *ret_index,
@@ -142,8 +145,8 @@ int flat_link_by_index(struct flat_net *net, int index, struct flat_link *ret_li
 		return 0;
 	flat_auto_builder b;
 	begin_get(&b, index);
-	return flat_nl_ask(net, flat_nl_message(&b), FLAT_GONE_OK, parse_link, ret_link, NULL, err,
-			   "look up link %d", index);
+	return flat_nl_ask(net, flat_nl_message(&b), FLAT_GONE_OK, flat_link_parse, ret_link, NULL,
+			   err, "look up link %d", index);
 }
 
 int flat_link_each(struct flat_net *net, const char *kind, int master,
@@ -160,7 +163,7 @@ int flat_link_each(struct flat_net *net, const char *kind, int master,
 		flat_nl_put_text(&b, IFLA_INFO_KIND, kind);
 		flat_nl_nest_end(&b);
 	}
-	int r = flat_nl_dump(net, flat_nl_message(&b), 0, parse_link, sizeof(struct flat_link),
+	int r = flat_nl_dump(net, flat_nl_message(&b), 0, flat_link_parse, sizeof(struct flat_link),
 			     NULL, NULL, &list, err, "list links");
 	const struct flat_link *links = (const struct flat_link *)list.items;
 	for (size_t i = 0; r >= 0 && i < list.count; i++) {

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <flatnet/net.h>
+#include "nl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
+#include <linux/net_namespace.h>
 #include <linux/nsfs.h>
+#include <linux/rtnetlink.h>
+#include <netlink/netlink.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -68,4 +71,34 @@ void flat_netns_leave(int *back)
 	if (*back >= 0 && setns(*back, CLONE_NEWNET) < 0)
 		abort(); /* to go on in the pod's namespace would break the pod or the node */
 	flat_close_fd(back);
+}
+
+static int parse_id(const struct nlmsghdr *h, void *elem, void *arg)
+{
+	struct nlattr *tb[NETNSA_MAX + 1];
+	(void)arg;
+	if (h->nlmsg_type != RTM_NEWNSID)
+		return 0;
+	if (nlmsg_parse((struct nlmsghdr *)h, sizeof(struct rtgenmsg), tb, NETNSA_MAX, NULL) < 0 ||
+	    !tb[NETNSA_NSID] || nla_len(tb[NETNSA_NSID]) != sizeof(int32_t))
+		return -EBADMSG;
+	*(int *)elem = (int)nla_get_u32(tb[NETNSA_NSID]);
+	return 1;
+}
+
+int flat_netns_id(struct flat_net *net, int netns_fd, int *ret_nsid, struct flat_err *err)
+{
+	const struct rtgenmsg header = { .rtgen_family = AF_UNSPEC };
+	int nsid;
+	flat_auto_builder b;
+	flat_nl_begin(&b, RTM_GETNSID, 0, &header, sizeof header);
+	flat_nl_put_u32(&b, NETNSA_FD, (uint32_t)netns_fd);
+	int r = flat_nl_ask(net, flat_nl_message(&b), 0, parse_id, &nsid, NULL, err,
+			    "look up the number of a network namespace");
+	if (r <= 0)
+		return r;
+	if (nsid < 0) /* NETNSA_NSID_NOT_ASSIGNED */
+		return 0;
+	*ret_nsid = nsid;
+	return 1;
 }

@@ -39,6 +39,7 @@ void flat_nl_drop(struct flat_nl_builder *b);
 void flat_nl_begin(struct flat_nl_builder *b, int type, int flags, const void *header, size_t len);
 void flat_nl_put(struct flat_nl_builder *b, int attr, const void *data, size_t len);
 void flat_nl_put_u8(struct flat_nl_builder *b, int attr, uint8_t value);
+void flat_nl_put_u16(struct flat_nl_builder *b, int attr, uint16_t value);
 void flat_nl_put_u32(struct flat_nl_builder *b, int attr, uint32_t value);
 void flat_nl_put_text(struct flat_nl_builder *b, int attr, const char *text);
 void flat_nl_put_ip(struct flat_nl_builder *b, int attr, const struct flat_ip *ip);
@@ -87,6 +88,13 @@ int flat_nl_dump(struct flat_net *net, struct nlmsghdr *request, int accept,
  * (then *ret_seq is 0). */
 int flat_nl_transact(struct flat_net *net, const void *messages, size_t len, uint32_t *ret_seq,
 		     char *text, size_t text_size, struct flat_err *err);
+
+/* Messages of a dump, and the same as notifications, which come with RTM_DEL types, too. The
+ * element is the struct of net.h that they are named after. */
+flat_nl_parse_fn flat_link_parse, flat_addr_parse, flat_route_parse, flat_neigh_parse,
+	flat_fdb_parse;
+/* IFLA_INFO_DATA of a link of kind "vxlan". */
+int flat_vxlan_parse(struct nlattr *data, struct flat_vxlan *ret_vxlan);
 
 /* Copies the text of a string attribute, cut to fit; "" for NULL. */
 void flat_nl_text(const struct nlattr *attr, char *buf, size_t size);

@@ -40,12 +40,12 @@ static bool get_gateway(struct nlattr *const *tb, int family, struct flat_ip *re
 	return true;
 }
 
-static int parse_route(const struct nlmsghdr *h, void *elem, void *arg)
+int flat_route_parse(const struct nlmsghdr *h, void *elem, void *arg)
 {
 	struct nlattr *tb[RTA_MAX + 1], *hop[RTA_MAX + 1], *metrics[RTAX_MAX + 1];
 	struct flat_net_route *out = elem;
 	(void)arg;
-	if (h->nlmsg_type != RTM_NEWROUTE)
+	if (h->nlmsg_type != RTM_NEWROUTE && h->nlmsg_type != RTM_DELROUTE)
 		return 0;
 	if (nlmsg_parse((struct nlmsghdr *)h, sizeof(struct rtmsg), tb, RTA_MAX, route_policy) < 0)
 		return -EBADMSG;
@@ -101,7 +101,7 @@ static int list_routes(struct flat_net *net, uint8_t family, int oif, uint8_t pr
 	if (oif)
 		flat_nl_put_u32(&b, RTA_OIF, (uint32_t)oif);
 	/* ENOENT: a table that has no routes yet; ENODEV: a link that is gone has none either */
-	return flat_nl_dump(net, flat_nl_message(&b), FLAT_GONE_OK, parse_route,
+	return flat_nl_dump(net, flat_nl_message(&b), FLAT_GONE_OK, flat_route_parse,
 			    sizeof(struct flat_net_route), NULL, NULL, list, err,
 			    "list IPv%c routes", family == AF_INET ? '4' : '6');
 }
@@ -141,7 +141,7 @@ int flat_route_lookup(struct flat_net *net, const struct flat_ip *ip,
 	flat_auto_builder b;
 	flat_nl_begin(&b, RTM_GETROUTE, 0, &info, sizeof info);
 	flat_nl_put_ip(&b, RTA_DST, ip);
-	int r = flat_nl_ask(net, flat_nl_message(&b), FLAT_UNREACHABLE_OK, parse_route, &route,
+	int r = flat_nl_ask(net, flat_nl_message(&b), FLAT_UNREACHABLE_OK, flat_route_parse, &route,
 			    NULL, err, "look up the route to %s", flat_ip_text(ip, text));
 	if (r == 1)
 		*ret_route = route;

@@ -154,6 +154,11 @@ void flat_nl_put_u8(struct flat_nl_builder *b, int attr, uint8_t value)
 	flat_nl_put(b, attr, &value, sizeof value);
 }
 
+void flat_nl_put_u16(struct flat_nl_builder *b, int attr, uint16_t value)
+{
+	flat_nl_put(b, attr, &value, sizeof value);
+}
+
 void flat_nl_put_u32(struct flat_nl_builder *b, int attr, uint32_t value)
 {
 	flat_nl_put(b, attr, &value, sizeof value);
