@@ -272,7 +272,8 @@ enum flat_event_kind {
 	FLAT_EVENT_LINK,  /* a link came, changed or went */
 	FLAT_EVENT_ADDR,  /* an address */
 	FLAT_EVENT_ROUTE, /* a route of the main table */
-	FLAT_EVENT_NEIGH, /* a neighbour, or an entry of a forwarding database (fdb) */
+	FLAT_EVENT_NEIGH, /* a neighbour, or an entry of a VXLAN device's forwarding database (fdb)
+			   */
 	FLAT_EVENT_RULES, /* nf_tables: tables, chains, rules; sets are not told */
 	FLAT_EVENT_LOST,  /* the kernel had more to tell than fits (ENOBUFS): look at everything */
 };
@@ -295,7 +296,9 @@ struct flat_event {
 	} rules;
 };
 
-/* Which kinds: bits 1 << FLAT_EVENT_*; LOST is always told. Of this thread's namespace. */
+/* Which kinds: bits 1 << FLAT_EVENT_*; LOST is always told. Of this thread's namespace. What the
+ * kernel does not tell: IPv4 routes that go with their link or its address; the settings of a
+ * bridge port. */
 struct flat_monitor;
 int flat_monitor_open(unsigned kinds, struct flat_monitor **ret_monitor, struct flat_err *err);
 void flat_monitor_close(struct flat_monitor *monitor); /* NULL is fine */
