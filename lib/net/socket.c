@@ -22,20 +22,26 @@ enum {
 	QUEUE_MAX = 1 << 16,
 };
 
-struct change {
-	struct nl_msg *msg;
-	enum flat_accept accept;
-	bool answered;
-	char label[LABEL_BYTES];
+/* It grows at its end. */
+struct buffer {
+	char *bytes;
+	size_t used, room;
+};
+
+/* Changes as the kernel takes them, one behind the other; in another buffer, in the same order, a
+ * byte with enum flat_accept and the label of each, with its NUL. */
+struct queue {
+	size_t count;
+	struct buffer messages, labels;
 };
 
 struct flat_net {
 	struct nl_sock *socket;
 	int fd;
 	uint32_t seq;
-	struct flat_nl_list queue; /* of struct change */
-	struct flat_err failure;   /* of queueing: told by the commit */
-	char buf[32 << 10];	   /* the kernel makes dump answers up to this size */
+	struct queue queue;
+	struct flat_err failure; /* of queueing: told by the commit */
+	char buf[32 << 10];	 /* the kernel makes dump answers up to this size */
 };
 
 /* ---- conversations -----------------------------------------------------------------------------
@@ -89,10 +95,9 @@ int flat_net_open(struct flat_net **ret_net, struct flat_err *err)
 
 static void drop_queue(struct flat_net *net)
 {
-	struct change *changes = (struct change *)net->queue.items;
-	for (size_t i = 0; i < net->queue.count; i++)
-		nlmsg_free(changes[i].msg);
-	flat_nl_list_free(&net->queue);
+	free(net->queue.messages.bytes);
+	free(net->queue.labels.bytes);
+	net->queue = (struct queue){ 0 };
 	net->failure = (struct flat_err){ 0 };
 }
 
@@ -200,14 +205,14 @@ struct nlmsghdr *flat_nl_message(struct flat_nl_builder *b)
 /* ---- sending and receiving ---------------------------------------------------------------------
  */
 
-static int send_all(struct flat_net *net, struct iovec *iov, size_t count, struct flat_err *err,
+static int send_all(struct flat_net *net, const void *bytes, size_t len, struct flat_err *err,
 		    const char *what)
 {
 	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
-	const struct msghdr m = { .msg_name = &kernel,
-				  .msg_namelen = sizeof kernel,
-				  .msg_iov = iov,
-				  .msg_iovlen = count };
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
+	const struct msghdr m = {
+		.msg_name = &kernel, .msg_namelen = sizeof kernel, .msg_iov = &iov, .msg_iovlen = 1
+	};
 	ssize_t n;
 	do
 		n = sendmsg(net->fd, &m, MSG_NOSIGNAL);
@@ -336,59 +341,107 @@ static int refused(struct flat_err *err, int sys, const char *text, const char *
 /* ---- changes -----------------------------------------------------------------------------------
  */
 
+/* Room for len more bytes, not yet used; NULL: no memory. */
+static char *reserve(struct buffer *buffer, size_t len)
+{
+	size_t room = buffer->room ? buffer->room : 1024;
+	while (room - buffer->used < len)
+		room *= 2;
+	if (room > buffer->room) {
+		char *bytes = realloc(buffer->bytes, room);
+		if (!bytes)
+			return NULL;
+		buffer->bytes = bytes;
+		buffer->room = room;
+	}
+	return buffer->bytes + buffer->used;
+}
+
 void flat_nl_queue(struct flat_net *net, struct flat_nl_builder *b, enum flat_accept accept,
 		   const char *fmt, ...)
 {
-	char label[LABEL_BYTES];
+	struct queue *queue = &net->queue;
+	char label[1 + LABEL_BYTES] = { (char)accept };
 	va_list ap;
 	va_start(ap, fmt);
-	vsnprintf(label, sizeof label, fmt, ap);
+	vsnprintf(label + 1, sizeof label - 1, fmt, ap);
 	va_end(ap);
-	struct change *c = NULL;
 	int sys = EMSGSIZE;
-	if (!b->failed && net->queue.count < QUEUE_MAX) {
-		c = flat_nl_list_add(&net->queue, sizeof *c);
-		sys = ENOMEM;
+	if (!b->failed && queue->count < QUEUE_MAX) {
+		const struct nlmsghdr *h = nlmsg_hdr(b->msg);
+		size_t len = NLMSG_ALIGN(h->nlmsg_len), label_len = 2 + strlen(label + 1);
+		char *message = reserve(&queue->messages, len);
+		char *name = reserve(&queue->labels, label_len);
+		sys = message && name ? 0 : ENOMEM;
+		if (sys == 0) {
+			memcpy(message, h, len);
+			memcpy(name, label, label_len);
+			queue->messages.used += len;
+			queue->labels.used += label_len;
+			queue->count++;
+		}
 	}
-	if (c) {
-		*c = (struct change){ .msg = b->msg, .accept = accept };
-		memcpy(c->label, label, sizeof label);
-		b->msg = NULL;
-	} else {
-		flat_fail(&net->failure, FLAT_CODE_NETWORK, sys, "%s", label);
-	}
+	if (sys)
+		flat_fail(&net->failure, FLAT_CODE_NETWORK, sys, "%s", label + 1);
 	flat_nl_drop(b);
 }
 
-struct commit {
-	struct change *changes; /* of this sendmsg */
+/* What goes out in one sendmsg. */
+struct batch {
+	const char *labels; /* of its messages */
+	size_t bytes, count, answered;
 	uint32_t first;
-	size_t count, answered;
+	bool is_answered[BATCH_MESSAGES];
 	struct flat_err *err;
 	int result;
 };
 
+static const char *next_label(const char *label)
+{
+	return label + 2 + strlen(label + 1);
+}
+
 static int take_answer(void *arg, const struct nlmsghdr *h)
 {
-	struct commit *commit = arg;
-	struct change *c = &commit->changes[h->nlmsg_seq - commit->first];
-	if (h->nlmsg_type != NLMSG_ERROR || c->answered) /* an echo is not an answer */
+	struct batch *batch = arg;
+	size_t i = h->nlmsg_seq - batch->first;
+	if (h->nlmsg_type != NLMSG_ERROR || batch->is_answered[i]) /* an echo is not an answer */
 		return 0;
-	const char *text;
+	const char *text, *label = batch->labels;
 	int sys = refusal(h, &text);
-	if (sys && !accepted(c->accept, sys)) {
-		refused(commit->err, sys, text, c->label);
-		if (!commit->result)
-			commit->result = -sys;
+	for (size_t n = 0; sys && n < i; n++)
+		label = next_label(label);
+	if (sys && !accepted(*label, sys)) {
+		refused(batch->err, sys, text, label + 1);
+		if (!batch->result)
+			batch->result = -sys;
 	}
-	c->answered = true;
-	return ++commit->answered == commit->count;
+	batch->is_answered[i] = true;
+	return ++batch->answered == batch->count;
+}
+
+/* Takes what fits from the messages in [start, end), and numbers it. */
+static void gather(struct flat_net *net, struct batch *batch, char *start, const char *end)
+{
+	while (batch->count < BATCH_MESSAGES && start + batch->bytes < end) {
+		struct nlmsghdr *h = (struct nlmsghdr *)(start + batch->bytes);
+		size_t len = NLMSG_ALIGN(h->nlmsg_len);
+		if (batch->count && batch->bytes + len > BATCH_BYTES)
+			break;
+		h->nlmsg_seq = flat_nl_next_seq(net);
+		if (batch->count == 0)
+			batch->first = h->nlmsg_seq;
+		else if (h->nlmsg_seq != batch->first + batch->count)
+			break; /* the counter has wrapped: the next batch starts anew */
+		h->nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
+		batch->bytes += len;
+		batch->count++;
+	}
 }
 
 int flat_net_commit(struct flat_net *net, struct flat_err *err)
 {
 	int result = 0;
-	struct change *changes = (struct change *)net->queue.items;
 	if (net->failure.code != FLAT_CODE_NONE) {
 		result = -net->failure.sys;
 		if (err && err->code == FLAT_CODE_NONE)
@@ -396,35 +449,27 @@ int flat_net_commit(struct flat_net *net, struct flat_err *err)
 		drop_queue(net);
 		return result;
 	}
-	for (size_t i = 0; i < net->queue.count;) {
-		struct iovec iov[BATCH_MESSAGES];
-		struct commit commit = { .changes = &changes[i], .err = err };
-		size_t bytes = 0;
-		for (; i < net->queue.count && commit.count < BATCH_MESSAGES; i++) {
-			struct nlmsghdr *h = nlmsg_hdr(changes[i].msg);
-			size_t len = NLMSG_ALIGN(h->nlmsg_len);
-			if (commit.count && bytes + len > BATCH_BYTES)
-				break;
-			h->nlmsg_seq = flat_nl_next_seq(net);
-			if (commit.count == 0)
-				commit.first = h->nlmsg_seq;
-			else if (h->nlmsg_seq != commit.first + commit.count)
-				break; /* the counter has wrapped: the next batch starts anew */
-			h->nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
-			iov[commit.count++] = (struct iovec){ .iov_base = h, .iov_len = len };
-			bytes += len;
-		}
-		int r = send_all(net, iov, commit.count, err, commit.changes->label);
+	if (net->queue.count == 0)
+		return 0;
+	char *message = net->queue.messages.bytes;
+	const char *label = net->queue.labels.bytes, *end = message + net->queue.messages.used;
+	while (message < end) {
+		struct batch batch = { .labels = label, .err = err };
+		gather(net, &batch, message, end);
+		int r = send_all(net, message, batch.bytes, err, label + 1);
 		if (r == 0)
-			r = receive(net, commit.first, commit.count, take_answer, &commit, 0, err,
-				    commit.changes->label);
+			r = receive(net, batch.first, batch.count, take_answer, &batch, 0, err,
+				    label + 1);
 		if (!result)
-			result = commit.result;
+			result = batch.result;
 		if (r < 0) {
 			if (!result)
 				result = r;
 			break;
 		}
+		message += batch.bytes;
+		for (size_t i = 0; i < batch.count; i++)
+			label = next_label(label);
 	}
 	drop_queue(net);
 	return result;
@@ -472,9 +517,8 @@ int flat_nl_ask(struct flat_net *net, struct nlmsghdr *request, int accept, flat
 	if (!request)
 		return flat_fail(err, FLAT_CODE_NETWORK, EMSGSIZE, "%s", what);
 	request->nlmsg_seq = flat_nl_next_seq(net);
-	struct iovec iov = { .iov_base = request, .iov_len = request->nlmsg_len };
 	struct ask ask = { accept, parse, elem, arg, err, what, 0 };
-	int r = send_all(net, &iov, 1, err, what);
+	int r = send_all(net, request, request->nlmsg_len, err, what);
 	if (r == 0)
 		r = receive(net, request->nlmsg_seq, 1, take_reply, &ask, 0, err, what);
 	return r < 0 ? r : ask.result;
@@ -556,12 +600,11 @@ int flat_nl_dump(struct flat_net *net, struct nlmsghdr *request, int accept,
 		struct dump dump = {
 			accept, parse, elem_size, arg, ret_list, false, 0, err, what, 0
 		};
-		struct iovec iov = { .iov_base = request, .iov_len = request->nlmsg_len };
 		ret_list->count = 0;
 		if (reset)
 			reset(arg);
 		request->nlmsg_seq = flat_nl_next_seq(net);
-		int r = send_all(net, &iov, 1, err, what);
+		int r = send_all(net, request, request->nlmsg_len, err, what);
 		if (r == 0)
 			r = receive(net, request->nlmsg_seq, 1, take_part, &dump, 0, err, what);
 		if (r < 0)
@@ -604,7 +647,6 @@ int flat_nl_transact(struct flat_net *net, const void *messages, size_t len, uin
 {
 	static const char what[] = "nf_tables transaction";
 	struct transaction t = { .text = text, .text_size = text_size };
-	struct iovec iov = { .iov_base = (void *)messages, .iov_len = len };
 	if (len > BATCH_BYTES) {
 		const int room = (int)len * 2;
 		if (setsockopt(net->fd, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof room) < 0)
@@ -612,7 +654,7 @@ int flat_nl_transact(struct flat_net *net, const void *messages, size_t len, uin
 	}
 	*ret_seq = 0;
 	text[0] = '\0';
-	int r = send_all(net, &iov, 1, err, what);
+	int r = send_all(net, messages, len, err, what);
 	if (r == 0)
 		r = receive(net, 1, UINT32_MAX, take_verdict, &t, MSG_DONTWAIT, err, what);
 	if (r < 0)
