@@ -1,14 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* lib/net on the kernel of this machine; started by in-netns or test/run. Each test has a fresh
  * namespace and another one, the pod's. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
-#include <flatnet/net.h>
+#include "scene.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,130 +16,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-struct scene {
-	int home, node, pod; /* namespaces; node is the one that the test is in */
-	struct flat_net *net;
-	struct flat_err err;
-};
-
-/* ---- eyes --------------------------------------------------------------------------------------
- */
-
-/* What a command says, errors too; bounded, in a static buffer. */
-FLAT_PRINTF(1, 2)
-static const char *look(const char *fmt, ...)
-{
-	static char out[64 << 10];
-	char command[1024];
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(command, sizeof command, fmt, ap);
-	va_end(ap);
-	strncat(command, " 2>&1", sizeof command - strlen(command) - 1);
-	FILE *f = popen(command, "re");
-	assert_non_null(f);
-	size_t n = fread(out, 1, sizeof out - 1, f);
-	out[n] = '\0';
-	pclose(f);
-	return out;
-}
-
-static void has_text(const char *text, const char *part, int line)
-{
-	if (!strstr(text, part)) {
-		print_error("line %d: '%s' is not in:\n%s\n", line, part, text);
-		fail();
-	}
-}
-
-static void lacks_text(const char *text, const char *part, int line)
-{
-	if (strstr(text, part)) {
-		print_error("line %d: '%s' is in:\n%s\n", line, part, text);
-		fail();
-	}
-}
-#define HAS(text, part)	  has_text(text, part, __LINE__)
-#define LACKS(text, part) lacks_text(text, part, __LINE__)
-
-static void is_ok(const struct scene *s, int r, int line)
-{
-	if (r < 0) {
-		print_error("line %d: %s (%s)\n", line, s->err.msg, s->err.details);
-		fail();
-	}
-}
-#define OK(s, call) is_ok(s, call, __LINE__)
-
-static size_t count_text(const char *text, const char *part)
-{
-	size_t n = 0;
-	for (; (text = strstr(text, part)); text += strlen(part))
-		n++;
-	return n;
-}
-
-/* ---- scenes ------------------------------------------------------------------------------------
- */
-
-static int open_own(void)
-{
-	return open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-}
-
-static int setup(void **state)
-{
-	struct scene *s = calloc(1, sizeof *s);
-	if (!s)
-		return -1;
-	s->home = open_own();
-	if (unshare(CLONE_NEWNET) < 0)
-		return -1;
-	s->pod = open_own();
-	if (unshare(CLONE_NEWNET) < 0)
-		return -1;
-	s->node = open_own();
-	*state = s;
-	look("ip link set lo up");
-	return flat_net_open(&s->net, &s->err) < 0 ? -1 : 0;
-}
-
-static int teardown(void **state)
-{
-	struct scene *s = *state;
-	flat_net_close(s->net);
-	int r = setns(s->home, CLONE_NEWNET);
-	close(s->home);
-	close(s->pod);
-	close(s->node);
-	free(s);
-	return r;
-}
-
-static struct flat_prefix prefix(const char *text)
-{
-	struct flat_prefix p = { 0 };
-	assert_true(flat_prefix_parse(text, &p));
-	return p;
-}
-
-static struct flat_ip ip(const char *text)
-{
-	struct flat_ip a = { 0 };
-	assert_true(flat_ip_parse(text, &a));
-	return a;
-}
-
 static const struct flat_mac bridge_mac = { { 0x0a, 0x58, 10, 244, 1, 1 } };
 static const struct flat_mac pod_mac = { { 0x0a, 0x58, 10, 244, 1, 23 } };
 static const struct flat_mac host_mac = { { 0x0a, 0x58, 0, 0, 0, 1 } };
-
-static int index_of(struct scene *s, const char *name)
-{
-	struct flat_link link;
-	assert_int_equal(flat_link_by_name(s->net, name, &link, &s->err), 1);
-	return link.index;
-}
 
 static int add_bridge(struct scene *s)
 {
@@ -996,7 +868,6 @@ static void test_no_permission(void **state)
 	assert_int_equal(status, 0);
 }
 
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
