@@ -84,14 +84,18 @@ enum flat_verdict {
 
 struct flat_judgement {
 	enum flat_verdict verdict;
-	char why[200]; /* of WAITING and REFUSED: thing, cause, cure */
+	/* Of WAITING and REFUSED: thing, cause, cure. Of ACCEPTED: which of its subnets cannot be
+	 * reached and why, "" when all can. Starts like "its pod subnet ...". */
+	char why[200];
 };
 
-/* Judges count nodes; ret_judgements has as many elements. A node is refused whole when a pod
- * subnet of its has host bits, is not inside the flat network, overlaps this node's or one of a
- * node that was there before it (since, then name), or contains the address of this node or of any
- * node; or when its address is unspecified, loopback, multicast, link-local or this node's own.
- * self NULL: this node is not known yet. Names occur once. O(n log n). */
+/* Judges count nodes; ret_judgements has as many elements. Nodes are heard in the order in which
+ * they were there: this one, then by since, then by name. A node is refused whole when a pod subnet
+ * of its has host bits, is not inside the flat network, overlaps this node's or one of a node
+ * before it, or contains the address of one before it; when its address is unspecified, loopback,
+ * multicast, link-local, this node's own or in the pod subnet of one before it; or when the MAC of
+ * its VXLAN device is none, or that of one before it. self NULL: this node is not known yet. Names
+ * occur once. O(n log n). */
 int flat_cluster_judge(const struct flat_cluster_conf *conf, const struct flat_node *const *nodes,
 		       size_t count, const char *self, struct flat_judgement *ret_judgements,
 		       struct flat_err *err);
@@ -142,13 +146,18 @@ struct flat_wanted_fdb {
 	const char *node;
 };
 
-/* The plan: what there should be on this node. Arrays are sorted by their first member (then the
- * others), so that a dump can be held against them. Free with flat_node_state_free(). */
+/* The plan: what there should be on this node. Arrays are sorted by their first member, then by
+ * link, so that a dump can be held against them. Free with flat_node_state_free(). */
 struct flat_node_state {
 	struct flat_prefix cidrs[FLAT_NFT_MAX_PREFIXES]; /* routes of ours into these, and no
 							    others, are ours to remove */
 	size_t cidr_count;
 	struct flat_wanted_link links[FLAT_FAMILIES];
+	/* Devices that would be ours and have no work: they go, if they are VXLAN with this VNI. */
+	struct {
+		char name[FLAT_IFNAME_LEN]; /* "": none */
+		uint32_t vni;
+	} idle[FLAT_FAMILIES];
 	struct flat_wanted_route *routes;
 	size_t route_count;
 	struct flat_wanted_neigh *neighs;
@@ -159,8 +168,10 @@ struct flat_node_state {
 	size_t direct, tunnelled; /* nodes reached each way */
 };
 
-/* Plans the way to each accepted node. A node that cannot be reached with this backend and underlay
- * becomes FLAT_NODE_WAITING, with the reason. self NULL: no links, no routes. Pure. */
+/* Plans the way to each accepted node. A node of which no subnet can be reached with this backend
+ * and underlay becomes FLAT_NODE_WAITING, with the reason; one whose subnets contain an address of
+ * the underlay's is refused. self NULL or without a pod subnet: no links, no routes, and none of
+ * those that are there are touched (cidr_count 0): they may be right. Pure. */
 int flat_cluster_plan(const struct flat_cluster_conf *conf,
 		      const struct flat_underlay underlays[static FLAT_FAMILIES],
 		      const struct flat_node *self, const struct flat_node *const *nodes,

@@ -38,6 +38,10 @@ bool flat_json_is_object(const struct flat_json *value);
 /* The text of a string value, alive as long as the document; NULL when it is not a string. */
 const char *flat_json_text(const struct flat_json *value);
 
+/* The text as a JSON string, in its quotes and escaped; what is not UTF-8 becomes U+FFFD. NULL: no
+ * memory. The caller frees. */
+char *flat_json_quote(const char *text);
+
 enum flat_json_type {
 	FLAT_JSON_BOOL,		  /* bool */
 	FLAT_JSON_TRISTATE,	  /* int: -1 not given (set by the caller beforehand), 0, 1 */
@@ -99,6 +103,10 @@ struct flat_arena *flat_json_arena(const struct flat_json_decoder *d);
 /* Fails with code 7 and "PATH: text". */
 int flat_json_fault(const struct flat_json_decoder *d, struct flat_err *err, const char *fmt, ...)
 	FLAT_PRINTF(3, 4);
+/* Decodes the value at hand as a field of this kind, into target itself (its offset does not
+ * count): for those who keep it in another form. A text "" is for them to take as not given. */
+int flat_json_decode_value(struct flat_json_decoder *d, const struct flat_json *value,
+			   const struct flat_json_field *field, void *target, struct flat_err *err);
 /* Decodes an object below the value at hand. */
 int flat_json_decode_object(struct flat_json_decoder *d, const struct flat_json *object,
 			    const struct flat_json_field *table, void *target,

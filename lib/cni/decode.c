@@ -278,8 +278,8 @@ static bool is_blank_address(const struct flat_json *value, enum flat_json_type 
 	       type == FLAT_JSON_IP_OR_LIST || type == FLAT_JSON_PREFIX_OR_LIST;
 }
 
-static int decode_value(struct flat_json_decoder *d, const struct flat_json *value,
-			const struct flat_json_field *field, void *target, struct flat_err *err)
+int flat_json_decode_value(struct flat_json_decoder *d, const struct flat_json *value,
+			   const struct flat_json_field *field, void *target, struct flat_err *err)
 {
 	int64_t integer = 0;
 	int r = 0;
@@ -335,7 +335,7 @@ static int decode_field(struct flat_json_decoder *d, const struct flat_json *obj
 	size_t before = enter_key(d, field->key);
 	int r = 0;
 	if (given)
-		r = decode_value(d, value, field, target + field->offset, err);
+		r = flat_json_decode_value(d, value, field, target + field->offset, err);
 	else if (field->required)
 		r = flat_json_fault(d, err, "missing, but required");
 	leave(d, before);

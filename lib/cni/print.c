@@ -96,6 +96,12 @@ static char *finish(struct printer *p, cJSON *root)
 	return text;
 }
 
+char *flat_json_quote(const char *text)
+{
+	struct printer p = { 0 };
+	return finish(&p, checked(&p, text_of(text)));
+}
+
 /* ---- results -----------------------------------------------------------------------------------
  */
 

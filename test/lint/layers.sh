@@ -13,12 +13,13 @@ declare -A may=(
 	[lib/cni]='base cni'
 	[lib/entry]='base cni entry'
 	[lib/net]='base net'
+	[lib/cluster]='base state cni net cluster'
 	[ipam]='base state cni ipam'
-	[lib/plan]='base state cni net ipam plan'
-	[plugin]='base state cni net ipam plan'
+	[lib/plan]='base state cni net cluster ipam plan'
+	[plugin]='base state cni net cluster ipam plan'
 )
 # A main is on top of the house, whatever room it lives in.
-may_main='base state cni entry net ipam plan'
+may_main='base state cni entry net cluster ipam plan'
 
 check() { # FILE ALLOWED
 	local file=$1 header bad=''
