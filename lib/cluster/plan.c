@@ -12,7 +12,7 @@
  * family. A subnet goes over the underlay of its own family where both nodes have one, else over
  * the other's. Both nodes decide by the same two records, so both take the same way.
  */
-#include <flatnet/cluster.h>
+#include "cluster-internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -278,27 +278,6 @@ static void plan_links(struct planner *p)
 /* ---- all together ------------------------------------------------------------------------------
  */
 
-static int by_dst(const void *a, const void *b)
-{
-	const struct flat_wanted_route *x = a, *y = b;
-	int c = flat_ip_compare(&x->dst.ip, &y->dst.ip);
-	return c ? c : (int)x->dst.len - (int)y->dst.len;
-}
-
-static int by_ip(const void *a, const void *b)
-{
-	const struct flat_wanted_neigh *x = a, *y = b;
-	int c = flat_ip_compare(&x->ip, &y->ip);
-	return c ? c : x->link - y->link;
-}
-
-static int by_mac(const void *a, const void *b)
-{
-	const struct flat_wanted_fdb *x = a, *y = b;
-	int c = memcmp(&x->mac, &y->mac, sizeof x->mac);
-	return c ? c : x->link - y->link;
-}
-
 /* As many as there can be; what is not written takes no memory. */
 static int reserve(struct flat_node_state *s, const struct flat_node *const *nodes, size_t count,
 		   const struct flat_judgement *judgements, bool tunnels)
@@ -339,11 +318,12 @@ int flat_cluster_plan(const struct flat_cluster_conf *conf,
 	use_own_ways(&p);
 	plan_links(&p);
 	state.pod_mtu = pod_mtu(&p);
-	qsort(state.routes, state.route_count, sizeof *state.routes, by_dst);
+	qsort(state.routes, state.route_count, sizeof *state.routes, flat_wanted_route_compare);
 	if (state.neigh_count)
-		qsort(state.neighs, state.neigh_count, sizeof *state.neighs, by_ip);
+		qsort(state.neighs, state.neigh_count, sizeof *state.neighs,
+		      flat_wanted_neigh_compare);
 	if (state.fdb_count)
-		qsort(state.fdb, state.fdb_count, sizeof *state.fdb, by_mac);
+		qsort(state.fdb, state.fdb_count, sizeof *state.fdb, flat_wanted_fdb_compare);
 	*ret_state = state;
 	return 0;
 }
