@@ -177,6 +177,8 @@ int flat_cluster_plan(const struct flat_cluster_conf *conf,
 		      const struct flat_node *self, const struct flat_node *const *nodes,
 		      size_t count, struct flat_judgement *judgements,
 		      struct flat_node_state *ret_state, struct flat_err *err);
+/* Sorts the arrays, for those who fill in a state by themselves. */
+void flat_node_state_sort(struct flat_node_state *state);
 void flat_node_state_free(struct flat_node_state *state); /* zeroed is fine, and again */
 
 /* ---- making it so ------------------------------------------------------------------------------

@@ -12,12 +12,11 @@
 #pragma once
 
 #include <flatnet/base.h>
+#include <flatnet/cluster.h>
 #include <flatnet/cni.h>
 #include <flatnet/ipam.h>
 #include <flatnet/net.h>
 
-#define FLAT_RUN_DIR	  "/run/flatnet"
-#define FLAT_NODE_FILE	  FLAT_RUN_DIR "/node.json"
 #define FLAT_CLUSTER_CIDR "10.244.0.0/16"
 
 /* ---- configuration of type flatnet -------------------------------------------------------------
@@ -27,12 +26,6 @@
 struct flat_host {
 	const char *node_name; /* $NODE_NAME; NULL = not set */
 	const char *host_name; /* gethostname(2) */
-};
-
-struct flat_node {
-	const char *name;
-	struct flat_json_list pod_cidrs; /* struct flat_prefix */
-	struct flat_json_list addresses; /* struct flat_ip; at most one of a family */
 };
 
 enum flat_bridge_mode {
@@ -118,12 +111,6 @@ bool flat_alias_names(const char *written, const char *name);
 
 enum { FLAT_MAX_POD_ROUTES = 256 };
 
-struct flat_node_route {
-	const char *node; /* for messages */
-	struct flat_prefix dst;
-	struct flat_ip via;
-};
-
 struct flat_attachment {
 	const char *network, *container_id, *ifname, *netns;
 	char host_ifname[FLAT_IFNAME_LEN];
@@ -170,9 +157,9 @@ struct flat_attachment {
 
 	/* node-wide: */
 	bool forward4, forward6;
-	struct flat_node_route *node_routes; /* wanted, sorted by dst */
-	size_t node_route_count;
-	struct flat_nft_network nft; /* name NULL: no rules wanted */
+	struct flat_node_state nodes; /* the routes to the others, in req's arena; routes NULL: no
+					 list of nodes was given */
+	struct flat_nft_network nft;  /* name NULL: no rules wanted */
 };
 
 /* Configuration and addresses to attachment. lease is the IPAM's result (own or foreign): ips,
@@ -193,8 +180,7 @@ struct flat_applied {
 	bool veth_made, bridge_made, gateway_made, nft_made;
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
-	struct flat_node_route *routes; /* added, not corrected ones */
-	size_t route_count;
+	struct flat_repairs routes; /* to other nodes */
 };
 #define FLAT_APPLIED                                                                               \
 	{                                                                                          \

@@ -4,11 +4,6 @@
 
 #include <flatnet/cluster.h>
 
-/* How the arrays of a state are sorted; for qsort() and bsearch(). */
-int flat_wanted_route_compare(const void *a, const void *b); /* by dst */
-int flat_wanted_neigh_compare(const void *a, const void *b); /* by ip, then link */
-int flat_wanted_fdb_compare(const void *a, const void *b);   /* by mac, then link */
-
 /* NULL: not wanted. */
 const struct flat_wanted_route *flat_state_find_route(const struct flat_node_state *state,
 						      const struct flat_prefix *dst);

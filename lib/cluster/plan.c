@@ -318,12 +318,7 @@ int flat_cluster_plan(const struct flat_cluster_conf *conf,
 	use_own_ways(&p);
 	plan_links(&p);
 	state.pod_mtu = pod_mtu(&p);
-	qsort(state.routes, state.route_count, sizeof *state.routes, flat_wanted_route_compare);
-	if (state.neigh_count)
-		qsort(state.neighs, state.neigh_count, sizeof *state.neighs,
-		      flat_wanted_neigh_compare);
-	if (state.fdb_count)
-		qsort(state.fdb, state.fdb_count, sizeof *state.fdb, flat_wanted_fdb_compare);
+	flat_node_state_sort(&state);
 	*ret_state = state;
 	return 0;
 }

@@ -185,6 +185,12 @@ static int ensure_forwarding(const struct flat_attachment *a, struct flat_err *e
 	return r;
 }
 
+static int ensure_node_routes(const struct flat_attachment *a, struct flat_net *net,
+			      struct flat_applied *applied, struct flat_err *err)
+{
+	return a->nodes.routes ? flat_node_state_ensure(&a->nodes, net, &applied->routes, err) : 0;
+}
+
 static int ensure_rules(const struct flat_attachment *a, struct flat_applied *applied,
 			const struct flat_log *log, struct flat_err *err)
 {
@@ -257,7 +263,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 	if (r >= 0)
 		r = ensure_forwarding(a, err);
 	if (r >= 0)
-		r = flat_node_routes_ensure(a, net, applied, err);
+		r = ensure_node_routes(a, net, applied, err);
 	if (r >= 0)
 		r = ensure_rules(a, applied, log, err);
 	if (r >= 0)
@@ -293,11 +299,9 @@ static void undo_node(const struct flat_attachment *a, struct flat_net *net,
 		return;
 	if (applied->nft_made)
 		report(log, flat_nft_remove(a->nft.name, &e), &e);
-	for (size_t i = 0; i < applied->route_count; i++) {
+	for (size_t i = 0; i < applied->routes.added_count; i++) {
 		const struct flat_net_route route = {
-			.route = { .dst = applied->routes[i].dst,
-				   .gw = applied->routes[i].via,
-				   .scope = -1 },
+			.route = { .dst = applied->routes.added[i], .scope = -1 },
 			.protocol = FLAT_RTPROT,
 		};
 		flat_route_del(net, &route, FLAT_GONE_OK);
@@ -326,7 +330,7 @@ void flat_attachment_undo(const struct flat_attachment *a, struct flat_net *net,
 		report(log, flat_attachment_remove(net, a->network, a->container_id, a->ifname, &e),
 		       &e);
 	if (applied->bridge_made || applied->gateway_made || applied->nft_made ||
-	    applied->gateway_count || applied->route_count)
+	    applied->gateway_count || applied->routes.added_count)
 		undo_node(a, net, applied, log);
 	flat_applied_close(applied);
 }
@@ -335,6 +339,6 @@ void flat_applied_close(struct flat_applied *applied)
 {
 	flat_close_fd(&applied->lock_fd);
 	free(applied->reserve);
-	free(applied->routes);
+	flat_repairs_free(&applied->routes);
 	*applied = (struct flat_applied)FLAT_APPLIED;
 }

@@ -61,21 +61,6 @@ static const struct flat_json_field trunk_fields[] = {
 	FLAT_JSON_END,
 };
 
-const struct flat_json_field flat_node_fields[] = {
-	{ .key = "name", FLAT_JSON_STRING, offsetof(struct flat_node, name), .required = true },
-	{ .key = "podCIDRs",
-	  FLAT_JSON_PREFIX_OR_LIST,
-	  offsetof(struct flat_node, pod_cidrs),
-	  .required = true,
-	  .max = 16 },
-	{ .key = "address",
-	  FLAT_JSON_IP_OR_LIST,
-	  offsetof(struct flat_node, addresses),
-	  .required = true,
-	  .max = 2 },
-	FLAT_JSON_END,
-};
-
 static const struct flat_json_field runtime_fields[] = {
 	{ .key = "mac",
 	  FLAT_JSON_MAC,

@@ -4,8 +4,6 @@
 
 #include <flatnet/plan.h>
 
-extern const struct flat_json_field flat_node_fields[]; /* struct flat_node */
-
 /* Where the nodes and this node's subnets may come from, as the configuration says it. */
 struct flat_node_source {
 	struct flat_json_list nodes; /* struct flat_node */
@@ -20,17 +18,6 @@ struct flat_node_source {
 int flat_node_resolve(struct flat_request *req, const struct flat_node_source *source,
 		      const struct flat_host *host, struct flat_net *net, struct flat_conf *conf,
 		      struct flat_err *err);
-
-/* By dst; node_routes are sorted so. For qsort() and bsearch(). */
-int flat_node_route_compare(const void *a, const void *b);
-
-/* Makes the wanted routes to other nodes true: one dump, at most one batch. Those added are told in
- * applied. */
-int flat_node_routes_ensure(const struct flat_attachment *attachment, struct flat_net *net,
-			    struct flat_applied *applied, struct flat_err *err);
-/* Fails with FLAT_CODE_MISMATCH and the first wanted route that is missing or wrong. */
-int flat_node_routes_verify(const struct flat_attachment *attachment, struct flat_net *net,
-			    struct flat_err *err);
 
 /* ---- bridge.c ----------------------------------------------------------------------------------
  */

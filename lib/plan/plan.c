@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <linux/rtnetlink.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -182,29 +181,34 @@ static int plan_pod_routes(struct flat_attachment *a, struct flat_err *err)
 	return r;
 }
 
+/* After the rules, which know what the flat network is. */
 static int plan_node_routes(struct flat_request *req, struct flat_attachment *a,
 			    const struct flat_conf *conf, struct flat_err *err)
 {
 	const struct flat_node *nodes = conf->nodes.items;
+	struct flat_node_state *s = &a->nodes;
 	size_t total = 0;
 	if (!conf->nodes.count)
 		return 0;
 	for (size_t i = 0; i < conf->nodes.count; i++)
-		total += nodes[i].pod_cidrs.count;
-	a->node_routes = flat_arena_alloc(&req->arena, (total + 1) * sizeof *a->node_routes);
-	if (!a->node_routes)
+		total += nodes[i].pod_cidr_count;
+	s->routes = flat_arena_alloc(&req->arena, (total + 1) * sizeof *s->routes);
+	if (!s->routes)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "routes to other nodes");
-	for (size_t i = 0; i < conf->nodes.count; i++) {
-		const struct flat_prefix *cidrs = nodes[i].pod_cidrs.items;
-		const struct flat_ip *addresses = nodes[i].addresses.items;
-		for (size_t k = 0; &nodes[i] != conf->self && k < nodes[i].pod_cidrs.count; k++)
-			for (size_t j = 0; j < nodes[i].addresses.count; j++)
-				if (addresses[j].family == cidrs[k].ip.family)
-					a->node_routes[a->node_route_count++] =
-						(struct flat_node_route){ nodes[i].name, cidrs[k],
-									  addresses[j] };
-	}
-	qsort(a->node_routes, a->node_route_count, sizeof *a->node_routes, flat_node_route_compare);
+	for (size_t i = 0; i < conf->nodes.count; i++)
+		for (size_t k = 0; &nodes[i] != conf->self && k < nodes[i].pod_cidr_count; k++) {
+			const struct flat_prefix *cidr = &nodes[i].pod_cidrs[k];
+			s->routes[s->route_count++] = (struct flat_wanted_route){
+				.dst = *cidr,
+				.via = nodes[i].addresses[flat_family_index(cidr->ip.family)],
+				.link = -1,
+				.node = nodes[i].name,
+			};
+		}
+	flat_node_state_sort(s);
+	if (a->nft.cluster_count)
+		memcpy(s->cidrs, a->nft.cluster, a->nft.cluster_count * sizeof s->cidrs[0]);
+	s->cidr_count = a->nft.cluster_count;
 	return 0;
 }
 
@@ -370,9 +374,9 @@ int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 	if (r >= 0)
 		r = plan_pod_routes(a, err);
 	if (r >= 0)
-		r = plan_node_routes(req, a, conf, err);
-	if (r >= 0)
 		r = plan_rules(req, a, conf, err);
+	if (r >= 0)
+		r = plan_node_routes(req, a, conf, err);
 	return r;
 }
 

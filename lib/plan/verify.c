@@ -273,8 +273,8 @@ static int verify_node(const struct flat_attachment *a, struct flat_net *net, st
 		r = verify_sysctl("net/ipv4/ip_forward", "1", err);
 	if (r >= 0 && a->forward6)
 		r = verify_sysctl("net/ipv6/conf/all/forwarding", "1", err);
-	if (r >= 0 && a->node_route_count)
-		r = flat_node_routes_verify(a, net, err);
+	if (r >= 0 && a->nodes.route_count)
+		r = flat_node_state_verify(&a->nodes, net, err);
 	if (r < 0 || !a->nft.name)
 		return r;
 	r = flat_nft_verify(&a->nft, &what, err);
