@@ -437,6 +437,15 @@ static void test_foreign(void **state)
 	ENSURE(s);
 	VERIFY(s);
 
+	/* flannel's device is taken over as it is, but for the MAC */
+	RUN("ip link del flannel.1 && ip link add flannel.1 type vxlan id 1 dstport 8472 local 192.0.2.1 dev under "
+	    "nolearning && ip link set flannel.1 up");
+	const int index = index_of(s->scene, "flannel.1");
+	ENSURE(s);
+	VERIFY(s);
+	assert_int_equal(index_of(s->scene, "flannel.1"), index);
+	HAS(look("ip link show flannel.1"), "0a:58:0a:f4:01:00");
+
 	/* not ours to remove: another VNI, another kind */
 	RUN("ip link del flannel-v6.1 && ip link add flannel-v6.1 type vxlan id 5 dstport 8472 dev under");
 	s->conf.backend = FLAT_BACKEND_DIRECT;
