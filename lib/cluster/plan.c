@@ -22,7 +22,11 @@
 
 enum { UNDERLAY = -1 };
 
-static const char *const family_names[FLAT_FAMILIES] = { "IPv4", "IPv6" };
+static const char *family_name(int f)
+{
+	return f == FLAT_V6 ? "IPv6" : "IPv4";
+}
+
 /* Outer Ethernet, IP, UDP and VXLAN headers. */
 static const uint32_t overhead[FLAT_FAMILIES] = { 50, 70 };
 
@@ -97,7 +101,7 @@ static bool plan_tunnel(struct planner *p, const struct flat_node *node,
 		return cannot(
 			j,
 			"its pod subnet %s: it has not told the MAC of its VXLAN device over %s yet",
-			flat_prefix_text(cidr, text), family_names[u]);
+			flat_prefix_text(cidr, text), family_name(u));
 	const struct flat_mac mac = node->has_vtep[u] ? node->vtep[u] : flat_node_vtep_mac(node);
 	s->routes[s->route_count++] = (struct flat_wanted_route){
 		.dst = *cidr, .via = cidr->ip, .link = u, .onlink = true, .node = node->name
@@ -127,10 +131,9 @@ static bool plan_subnet(struct planner *p, const struct flat_node *node,
 	flat_prefix_text(cidr, subnet);
 	if (u == NONE && !is_usable(p, f))
 		return cannot(j, "its pod subnet %s: this node has no %s address to reach it from",
-			      subnet, family_names[f]);
+			      subnet, family_name(f));
 	if (u == NONE)
-		return cannot(j, "its pod subnet %s: it has no %s address", subnet,
-			      family_names[f]);
+		return cannot(j, "its pod subnet %s: it has no %s address", subnet, family_name(f));
 	const struct flat_ip *address = &node->addresses[u];
 	/* the kernel takes an IPv6 gateway for an IPv4 route (Linux 5.2), not the other way */
 	const bool direct = is_onlink(&p->underlays[u], address) && !(f == FLAT_V6 && u == FLAT_V4);
