@@ -121,6 +121,17 @@ int flat_json_decode_items(struct flat_json_decoder *d, const struct flat_json *
 size_t flat_json_count(const struct flat_json *array); /* 0 when it is not an array */
 bool flat_json_is_array(const struct flat_json *value);
 
+/* Is every key of the object one that the table names (and below it, where there are tables)? Code
+ * 7 names the first that is not, and the known one that it is most like. A key that begins with '_'
+ * or
+ * "//" is a remark. */
+int flat_json_check_keys(const struct flat_json *object, const char *path,
+			 const struct flat_json_field *table, struct flat_err *err);
+
+/* The length of the UTF-8 character (RFC 3629: shortest form, no surrogates, at most U+10FFFF) at
+ * the start of text, 0 where there is none. */
+size_t flat_utf8_char(const char *text, size_t len);
+
 extern const struct flat_json_field
 	flat_route_fields[]; /* struct flat_route: dst gw mtu advmss priority table scope */
 extern const struct flat_json_field flat_dns_fields[]; /* struct flat_dns */

@@ -4,9 +4,6 @@
 
 #include <flatnet/cni.h>
 
-/* The length of the UTF-8 character (RFC 3629: shortest form, no surrogates, at most U+10FFFF) at
- * the start of text, 0 where there is none. */
-size_t flat_utf8_char(const char *text, size_t len);
 bool flat_utf8_is_valid(const char *text, size_t len);
 /* A copy with U+FFFD in place of each byte that is not UTF-8, and without a character that is cut
  * at the end: texts pass through fixed buffers. NULL: no memory. The caller frees. */
