@@ -79,24 +79,34 @@ struct flat_agent_conf {
 	enum flat_level log_level;
 	enum flat_log_format log_format;
 	struct {			/* web server: health and metrics */
-		struct flat_ip address; /* loopback; family 0: no server */
+		struct flat_ip address; /* 127.0.0.1; family 0: no server */
 		uint16_t port;
 	} http;
 };
 
-/* Reads the file (NULL: defaults alone) and the flags in argv that override it (getopt_long(3)).
- * Validated whole; an error is code 7 and names key and cure, or the flag. Free with
- * flat_agent_conf_free(), also after a failure. */
+/* The flags of one command line (getopt_long(3)); they override the file. */
 struct flat_agent_flags {
-	const char *config; /* --config */
+	const char *config; /* --config; NULL: none */
 	bool check;	    /* --check-config: say whether it is right, and stop */
 	bool version, help;
 	int argc; /* as given, for another reading of the same flags (reload) */
 	char *const *argv;
 };
+/* Code 7: an unknown flag, one without its argument, or an argument that belongs to none. */
 int flat_agent_flags_parse(int argc, char *const *argv, struct flat_agent_flags *ret_flags,
 			   struct flat_err *err);
-int flat_agent_conf_load(const struct flat_agent_flags *flags, const char *node_name_env,
-			 const char *host_name, struct flat_agent_conf *ret_conf,
-			 struct flat_err *err);
+/* One line for each flag, for --help. */
+const char *flat_agent_flags_help(void);
+
+/* What main read elsewhere. NULL or "": not there. */
+struct flat_agent_env {
+	const char *node_name;			 /* NODE_NAME */
+	const char *host_name;			 /* uname(2) */
+	const char *service_host, *service_port; /* KUBERNETES_SERVICE_HOST, _PORT */
+};
+/* Reads the file (none: defaults alone) and the flags. Validated whole; an error is code 7 (5, 6:
+ * the file cannot be read, is no JSON), and names key or flag, and the cure. Free with
+ * flat_agent_conf_free(), also after a failure; *ret_conf is written in any case. */
+int flat_agent_conf_load(const struct flat_agent_flags *flags, const struct flat_agent_env *env,
+			 struct flat_agent_conf *ret_conf, struct flat_err *err);
 void flat_agent_conf_free(struct flat_agent_conf *conf);
