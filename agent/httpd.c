@@ -33,6 +33,7 @@ struct flat_httpd {
 	struct MHD_Daemon *daemon;
 	ev_io readable;
 	ev_timer due, watch;
+	bool ended;	       /* a connection, in this run */
 	int64_t failing_since; /* 0: the last reconcile was good */
 	struct {
 		int fd; /* 0: free */
@@ -312,7 +313,12 @@ static enum MHD_Result answer(void *arg, struct MHD_Connection *connection, cons
 static void run(struct flat_httpd *httpd)
 {
 	MHD_UNSIGNED_LONG_LONG ms;
-	MHD_run(httpd->daemon);
+	/* at its limit the library stops listening, and begins again at the start of a run after
+	 * one in which a connection ended: nothing would wake us for that one */
+	do {
+		httpd->ended = false;
+		MHD_run(httpd->daemon);
+	} while (httpd->ended);
 	ev_timer_stop(httpd->loop, &httpd->due);
 	if (MHD_get_timeout(httpd->daemon, &ms) != MHD_YES)
 		return;
@@ -357,6 +363,7 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **s
 	const bool started = what == MHD_CONNECTION_NOTIFY_STARTED;
 	const int wanted = started ? 0 : info ? info->connect_fd : -1;
 	(void)state;
+	httpd->ended |= !started;
 	for (size_t i = 0; info && i < CONNECTIONS; i++) {
 		if (httpd->connections[i].fd != wanted)
 			continue;

@@ -93,7 +93,7 @@ static void read_list(struct flat_source *source)
 	if (r >= 0)
 		r = flat_nodes_check(&nodes, "nodes", &err);
 	if (r < 0) {
-		flat_wrap(&err, "list of nodes '%.256s'", source->path);
+		flat_wrap(&err, "list of nodes");
 		say_why(source, &err);
 	} else {
 		listener->begin(listener->arg);
