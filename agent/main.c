@@ -60,7 +60,7 @@ static void fill_standard_fds(void)
 {
 	for (int fd = 0; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
-			(void)!open("/dev/null", fd ? O_WRONLY : O_RDONLY); /* takes the lowest */
+			(void)!open("/dev/null", (fd ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
 }
 
 static int load(const struct daemon *d, struct flat_agent_conf **ret_conf, struct flat_err *err)

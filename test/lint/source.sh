@@ -8,8 +8,8 @@ cd "${0%/*}/../.."
 
 log=$(mktemp)
 at_exit rm -f "$log"
-mapfile -t sources < <(find include lib ipam plugin test -name '*.[ch]' | sort)
-mapfile -t units < <(find lib ipam plugin -name '*.c' | sort)
+mapfile -t sources < <(find include lib ipam plugin agent test -name '*.[ch]' | sort)
+mapfile -t units < <(find lib ipam plugin agent -name '*.c' | sort)
 
 for file in "${sources[@]}"; do
 	case $(head -n 1 "$file") in
