@@ -222,7 +222,7 @@ static int read_conf(const char *path, struct flat_arena *arena, struct raw *raw
 {
 	flat_auto_free char *text = NULL;
 	struct flat_json *json = NULL;
-	size_t len;
+	size_t len = 0;
 	int r = read_text(path, &text, &len, err);
 	if (r < 0)
 		return flat_wrap(err, "configuration");
@@ -776,11 +776,12 @@ static int settle_source(struct settle *s, struct flat_err *err)
 	const uint32_t flags = raw->flags;
 	int index = -1;
 	if (given(raw->source)) {
+		int told = 0;
 		int r = choose(where(raw, OPT_SOURCE, "source"), raw->source, words,
-			       FLAT_LEN(words), &index, err);
+			       FLAT_LEN(words), &told, err);
 		if (r < 0)
 			return r;
-		s->conf->source = types[index];
+		s->conf->source = types[told];
 		return 0;
 	}
 	/* not told: what is named tells it, first on the command line, then in the file, then by
@@ -1067,7 +1068,7 @@ static int read_template(struct settle *s, const char *path, struct flat_err *er
 {
 	flat_auto_free char *text = NULL;
 	struct flat_json *json = NULL;
-	size_t len;
+	size_t len = 0;
 	int r = read_text(path, &text, &len, err);
 	if (r >= 0)
 		r = flat_json_parse(text, len, &json, err);

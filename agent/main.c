@@ -239,7 +239,7 @@ static void on_reload(struct ev_loop *loop, ev_signal *signal, int events)
 	(void)events;
 	flat_notify_reloading(&d->notify);
 	d->told_ready = false; /* on_between() tells the end of it */
-	if (load(d, &fresh, &err) < 0) {
+	if (load(d, &fresh, &err) < 0 || !fresh) {
 		flat_say_error(FLAT_LEVEL_ERROR, "not reloaded; the old configuration stays", &err);
 		flat_notify_ready(&d->notify);
 		d->told_ready = true;
@@ -290,7 +290,7 @@ static int run(struct daemon *d, double watchdog)
 	d->status.started_ms = flat_now_ms();
 	struct flat_agent_conf *conf = d->conf;
 	d->conf = NULL;
-	if (start(d, conf, &err) < 0) {
+	if (!conf || start(d, conf, &err) < 0) {
 		flat_say_error(FLAT_LEVEL_ERROR, "cannot start", &err);
 		unload(&conf);
 		return err.code == FLAT_CODE_IN_USE   ? EXIT_OTHER
@@ -345,7 +345,7 @@ int main(int argc, char **argv)
 		.service_host = getenv("KUBERNETES_SERVICE_HOST"),
 		.service_port = getenv("KUBERNETES_SERVICE_PORT"),
 	};
-	if (load(&d, &d.conf, &err) < 0) {
+	if (load(&d, &d.conf, &err) < 0 || !d.conf) {
 		print_error("", &err);
 		return EXIT_CONFIG;
 	}
