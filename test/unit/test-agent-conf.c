@@ -31,7 +31,7 @@ static void write_file(const char *name, const char *text)
 /* json NULL: no file. The flags follow, up to NULL. */
 static int load(const char *json, ...)
 {
-	static char *argv[32];
+	static char *argv[64];
 	int argc = 0;
 	struct flat_agent_flags flags;
 	va_list ap;
