@@ -3,8 +3,9 @@
  * state - files that survive a crash of their writer: whole or not there at all.
  *
  * Everything is relative to a directory fd, O_CLOEXEC, and never follows a symbolic link in the
- * last component. Nothing is fsynced: what is kept here describes things that die with the machine
- * (links, namespaces), so after a power loss a lost or empty file is as good as none.
+ * last component. Nothing is fsynced but by flat_state_replace_durable(): what is kept here mostly
+ * describes things that die with the machine (links, namespaces), so after a power loss a lost or
+ * empty file is as good as none.
  */
 #pragma once
 
@@ -38,6 +39,11 @@ int flat_state_create(int dirfd, const char *name, const char *text, size_t len,
 /* Replaces the content of `name`: temporary file in the same directory, then rename(2). */
 int flat_state_replace(int dirfd, const char *name, const char *text, size_t len,
 		       struct flat_err *err);
+/* As above, and once it has returned 0 the new content survives a loss of power; before that the
+ * old one does, whole: the file is synced before it gets its name, and the directory after. Takes
+ * as long as the disk takes. */
+int flat_state_replace_durable(int dirfd, const char *name, const char *text, size_t len,
+			       struct flat_err *err);
 
 /* Opens `name` (created empty, 0600) and takes flock(2) LOCK_SH or LOCK_EX, waiting at most
  * timeout_ms. 0 = do not wait. -ETIMEDOUT: somebody else holds it (code 11); the lock ends when

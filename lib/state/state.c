@@ -259,19 +259,47 @@ int flat_state_create(int dirfd, const char *name, const char *text, size_t len,
 	return 0;
 }
 
-int flat_state_replace(int dirfd, const char *name, const char *text, size_t len,
-		       struct flat_err *err)
+/* A directory's entries are synced by a descriptor of its own: dirfd may be AT_FDCWD or O_PATH. */
+static int sync_dir(int dirfd)
+{
+	flat_auto_fd fd = open_dir(dirfd, ".");
+	if (fd < 0)
+		return fd;
+	/* EINVAL: a file system that has nothing to sync */
+	return fsync(fd) < 0 && errno != EINVAL ? -errno : 0;
+}
+
+static int replace(int dirfd, const char *name, const char *text, size_t len, bool durable,
+		   struct flat_err *err)
 {
 	char temp[TEMP_NAME] = "";
 	flat_auto_fd fd = open_named(dirfd, temp);
 	int r = fd < 0 ? fd : write_all(fd, text, len);
+	if (r >= 0 && durable)
+		r = fsync(fd) < 0 ? -errno : 0;
 	if (r >= 0)
 		r = renameat(dirfd, temp, dirfd, name) < 0 ? -errno : 0;
+	if (r >= 0) {
+		temp[0] = '\0';
+		r = durable ? sync_dir(dirfd) : 0;
+	}
 	if (r >= 0)
 		return 0;
 	if (temp[0])
 		unlinkat(dirfd, temp, 0);
 	return flat_fail(err, code_of(-r), -r, "write '%s'", name);
+}
+
+int flat_state_replace(int dirfd, const char *name, const char *text, size_t len,
+		       struct flat_err *err)
+{
+	return replace(dirfd, name, text, len, false, err);
+}
+
+int flat_state_replace_durable(int dirfd, const char *name, const char *text, size_t len,
+			       struct flat_err *err)
+{
+	return replace(dirfd, name, text, len, true, err);
 }
 
 /* 1: locked; 0: the file was removed while we waited, try again */

@@ -7,11 +7,20 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
 static bool no_tmpfile, no_empty_path, no_proc;
 static int fail_at, fail_errno = ENOSPC, calls; /* the fail_at-th call fails; 0: none does */
+static char order[32]; /* what is synced and renamed: f, d (a directory), r */
+
+static void note(char what)
+{
+	size_t len = strlen(order);
+	if (len + 1 < sizeof order)
+		order[len] = what;
+}
 
 static bool refuse(void)
 {
@@ -31,6 +40,8 @@ int __real_flock(int fd, int operation);
 int __wrap_flock(int fd, int operation);
 int __real_renameat(int from, const char *path, int to, const char *name);
 int __wrap_renameat(int from, const char *path, int to, const char *name);
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
 int __real_mkdirat(int dirfd, const char *name, mode_t mode);
 int __wrap_mkdirat(int dirfd, const char *name, mode_t mode);
 
@@ -68,7 +79,15 @@ int __wrap_flock(int fd, int operation)
 
 int __wrap_renameat(int from, const char *path, int to, const char *name)
 {
+	note('r');
 	return refuse() ? -1 : __real_renameat(from, path, to, name);
+}
+
+int __wrap_fsync(int fd)
+{
+	struct stat st;
+	note(!fstat(fd, &st) && S_ISDIR(st.st_mode) ? 'd' : 'f');
+	return refuse() ? -1 : __real_fsync(fd);
 }
 
 int __wrap_mkdirat(int dirfd, const char *name, mode_t mode)
