@@ -17,7 +17,8 @@ static int compare(const void *a, const void *b)
 			       &((const struct flat_entry *)b)->ip);
 }
 
-static int append(struct flat_listing *listing, size_t *size, const struct flat_ip *ip)
+static int append(struct flat_listing *listing, size_t *size, const struct flat_ip *ip,
+		  uint64_t inode)
 {
 	if (listing->count == *size) {
 		size_t want = *size ? 2 * *size : 256;
@@ -27,7 +28,7 @@ static int append(struct flat_listing *listing, size_t *size, const struct flat_
 		listing->entries = more;
 		*size = want;
 	}
-	listing->entries[listing->count++] = (struct flat_entry){ .ip = *ip };
+	listing->entries[listing->count++] = (struct flat_entry){ .ip = *ip, .inode = inode };
 	return 0;
 }
 
@@ -78,7 +79,7 @@ int flat_listing_read(struct flat_store *store, bool locked, struct flat_listing
 			unlinkat(store->dirfd, d->d_name, 0);
 		} else if (flat_ip_parse(d->d_name, &ip) &&
 			   !strcmp(flat_ip_text(&ip, text), d->d_name)) {
-			if (append(&listing, &size, &ip) < 0)
+			if (append(&listing, &size, &ip, d->d_ino) < 0)
 				return flat_fail(err, FLAT_CODE_IO, ENOMEM, "read directory '%s'",
 						 store->path);
 		}

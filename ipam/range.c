@@ -156,6 +156,13 @@ uint64_t flat_ipam_set_size(const struct flat_ip_range_set *set)
 	return sum;
 }
 
+uint64_t flat_ipam_subnet_size(const struct flat_prefix *subnet)
+{
+	struct flat_ip_range range = { .subnet = *subnet };
+	const struct flat_ip_range_set set = { .ranges = { &range, 1 } };
+	return flat_ipam_range_complete(&range, NULL) < 0 ? 0 : flat_ipam_set_size(&set);
+}
+
 bool flat_ipam_set_next(const struct flat_ip_range_set *set, const struct flat_ip *last,
 			struct flat_ip *ret_ip)
 {

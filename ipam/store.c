@@ -77,9 +77,9 @@ void flat_store_closep(struct flat_store **store)
 	*store = NULL;
 }
 
-int flat_store_lock(struct flat_store *store, int *ret_fd, struct flat_err *err)
+int flat_store_lock(struct flat_store *store, int timeout_ms, int *ret_fd, struct flat_err *err)
 {
-	int r = flat_state_lock(store->dirfd, "lock", LOCK_EX, FLAT_STORE_LOCK_MS, ret_fd, err);
+	int r = flat_state_lock(store->dirfd, "lock", LOCK_EX, timeout_ms, ret_fd, err);
 	return r < 0 ? flat_wrap(err, "address store '%s'", store->path) : 0;
 }
 
@@ -350,7 +350,7 @@ static int rebuild_if_empty(struct reserve *op)
 	r = flat_census_take(op->store, &op->census, true, op->err);
 	if (r < 0)
 		return r;
-	return flat_store_rebuild(op->store, op->census.witness, op->err);
+	return flat_store_rebuild(op->store, &op->census, NULL, NULL, op->err);
 }
 
 static int reserve_all(struct reserve *op)
@@ -412,7 +412,7 @@ int flat_store_reserve(struct flat_store *store, const char *container_id, const
 	if (!op.text)
 		return flat_fail(err, FLAT_CODE_IO, ENOMEM, "reserve an address");
 	flat_auto_fd lock = -1;
-	int r = flat_store_lock(store, &lock, err);
+	int r = flat_store_lock(store, FLAT_STORE_LOCK_MS, &lock, err);
 	if (r < 0)
 		return r;
 	r = reserve_all(&op);
@@ -437,7 +437,7 @@ void flat_lease_release(struct flat_store *store, struct flat_lease *lease)
 	struct flat_err err = { 0 };
 	/* our own lock on the files keeps sweepers away; without the directory's lock it is
 	 * still better to remove than to leak */
-	if (flat_store_lock(store, &lock, &err) < 0)
+	if (flat_store_lock(store, FLAT_STORE_LOCK_MS, &lock, &err) < 0)
 		flat_warn(store->log, "%s", err.msg);
 	remove_leased(store, lease);
 }
@@ -473,7 +473,7 @@ int flat_store_release(struct flat_store *store, const char *container_id, const
 		       const struct flat_ip *hint, size_t hint_count, struct flat_err *err)
 {
 	flat_auto_fd lock = -1;
-	int r = flat_store_lock(store, &lock, err);
+	int r = flat_store_lock(store, FLAT_STORE_LOCK_MS, &lock, err);
 	if (r < 0)
 		return r;
 	int freed = 0, first = 0;

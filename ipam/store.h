@@ -24,7 +24,7 @@ enum {
 };
 
 /* Takes the directory's lock, as every writer does, host-local too. */
-int flat_store_lock(struct flat_store *store, int *ret_fd, struct flat_err *err);
+int flat_store_lock(struct flat_store *store, int timeout_ms, int *ret_fd, struct flat_err *err);
 
 /* ---- one reservation ---------------------------------------------------------------------------
  */
@@ -56,7 +56,8 @@ char *flat_record_text(const char *container_id, const char *ifname, bool marked
 
 struct flat_entry {
 	struct flat_ip ip;
-	bool in_flight; /* filled in by flat_census_take() */
+	uint64_t inode;
+	bool in_flight; /* filled in by flat_census_take(); also: not to be judged */
 	bool gone;	/* freed by this process */
 };
 
@@ -83,6 +84,9 @@ uint64_t flat_listing_count(const struct flat_listing *listing,
  * sees it; looked at first, its link could be missed and its address given away. */
 struct flat_census {
 	const struct flat_ipam_witness *witness; /* NULL: only broken files are dead */
+	/* sorted; the others are not judged, and not even looked at; NULL: all are */
+	const struct flat_reservation *only;
+	size_t only_count;
 	struct flat_listing listing;
 	bool taken;
 };
@@ -97,6 +101,7 @@ int flat_census_heal(struct flat_store *store, struct flat_census *census,
 		     const struct flat_ip_range_set *set, const struct flat_ip *only, bool dry,
 		     struct flat_err *err);
 
-/* Writes a reservation for each claim of a live link, where there is none. */
-int flat_store_rebuild(struct flat_store *store, const struct flat_ipam_witness *witness,
-		       struct flat_err *err);
+/* Writes a reservation for each claim of a live link, where the census has none. Returns how many.
+ */
+int flat_store_rebuild(struct flat_store *store, const struct flat_census *census,
+		       flat_heal_fn *each, void *arg, struct flat_err *err);

@@ -27,6 +27,19 @@ enum {
 	PROBE_MAX = 4096,  /* asked at all */
 };
 
+/* Both lists are sorted: *at moves along. */
+static bool is_asked_for(const struct flat_census *census, const struct flat_entry *entry,
+			 size_t *at)
+{
+	const struct flat_reservation *only = census->only;
+	if (!only)
+		return true;
+	while (*at < census->only_count && flat_ip_compare(&only[*at].ip, &entry->ip) < 0)
+		(*at)++;
+	return *at < census->only_count && flat_ip_equal(&only[*at].ip, &entry->ip) &&
+	       only[*at].inode == entry->inode;
+}
+
 int flat_census_take(struct flat_store *store, struct flat_census *census, bool locked,
 		     struct flat_err *err)
 {
@@ -36,8 +49,12 @@ int flat_census_take(struct flat_store *store, struct flat_census *census, bool 
 	int r = flat_listing_read(store, locked, &census->listing, err);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < census->listing.count; i++) {
+	for (size_t i = 0, at = 0; i < census->listing.count; i++) {
 		struct flat_entry *entry = &census->listing.entries[i];
+		if (!is_asked_for(census, entry, &at)) {
+			entry->in_flight = true;
+			continue;
+		}
 		int locked_by = flat_state_is_locked(store->dirfd, flat_ip_text(&entry->ip, name));
 		/* cannot look is as good as locked, rather keep one too many; but what is no file
 		 * at all (ELOOP: a symbolic link, ENXIO: a socket) is no reservation */
@@ -181,6 +198,9 @@ int flat_census_heal(struct flat_store *store, struct flat_census *census,
 
 struct rebuild {
 	struct flat_store *store;
+	const struct flat_listing *listing;
+	flat_heal_fn *each;
+	void *arg;
 	struct flat_err *err;
 	unsigned written;
 };
@@ -191,25 +211,40 @@ static int write_claim(void *arg, const struct flat_claim *claim)
 	struct flat_store *store = rebuild->store;
 	char name[FLAT_IP_TEXT];
 	size_t len;
-	flat_auto_free char *text =
-		flat_record_text(claim->container_id, claim->ifname, true, &len);
-	if (!text)
-		return flat_fail(rebuild->err, FLAT_CODE_IO, ENOMEM, "make a reservation");
+	flat_auto_free char *text = NULL;
 	for (size_t i = 0; i < claim->ip_count; i++) {
 		flat_auto_fd fd = -1;
+		const struct flat_entry *entry =
+			flat_listing_find(rebuild->listing, &claim->ips[i]);
+		if (entry && !entry->gone)
+			continue;
+		if (!text)
+			text = flat_record_text(claim->container_id, claim->ifname, true, &len);
+		if (!text)
+			return flat_fail(rebuild->err, FLAT_CODE_IO, ENOMEM, "make a reservation");
 		int r = flat_state_create(store->dirfd, flat_ip_text(&claim->ips[i], name), text,
 					  len, &fd, rebuild->err);
 		if (r < 0 && r != -EEXIST)
 			return r;
 		rebuild->written += r == 0;
+		if (r == 0 && rebuild->each)
+			rebuild->each(rebuild->arg, FLAT_HEAL_LOST, claim->container_id,
+				      claim->ifname, &claim->ips[i]);
 	}
 	return 0;
 }
 
-int flat_store_rebuild(struct flat_store *store, const struct flat_ipam_witness *witness,
-		       struct flat_err *err)
+int flat_store_rebuild(struct flat_store *store, const struct flat_census *census,
+		       flat_heal_fn *each, void *arg, struct flat_err *err)
 {
-	struct rebuild rebuild = { .store = store, .err = err };
+	const struct flat_ipam_witness *witness = census->witness;
+	struct rebuild rebuild = {
+		.store = store,
+		.listing = &census->listing,
+		.each = each,
+		.arg = arg,
+		.err = err,
+	};
 	int r = witness->each_claim(witness->arg, write_claim, &rebuild);
 	if (r < 0) {
 		flat_fail(err, FLAT_CODE_IO, -r, "read which addresses live links claim");
@@ -219,13 +254,12 @@ int flat_store_rebuild(struct flat_store *store, const struct flat_ipam_witness 
 	if (rebuild.written)
 		flat_warn(store->log, "rebuilt %u lost reservations in '%s' from the live links",
 			  rebuild.written, store->path);
-	return 0;
+	return (int)rebuild.written;
 }
 
 /* ---- GC ----------------------------------------------------------------------------------------
  */
 
-/* Without a list nobody is known to be gone but the dead: another program's live. */
 /* Without a list of the valid only our own mark tells enough, and only to who can see the links. */
 static bool gc_keeps(const struct flat_json_list *valid, const struct flat_ipam_witness *witness,
 		     const struct flat_record *record, const struct flat_ip *ip)
@@ -241,34 +275,28 @@ static bool gc_keeps(const struct flat_json_list *valid, const struct flat_ipam_
 	return false;
 }
 
-int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
-		  const struct flat_ipam_witness *witness,
-		  void (*each_freed)(void *arg, const char *container_id, const char *ifname,
-				     const struct flat_ip *ip),
-		  void *arg, struct flat_err *err)
+typedef void freed_fn(void *arg, const char *container_id, const char *ifname,
+		      const struct flat_ip *ip);
+
+/* The lock is held, and the census taken. */
+static int free_stale(struct flat_store *store, struct flat_census *census,
+		      const struct flat_json_list *valid, freed_fn *each_freed, void *arg,
+		      struct flat_err *err)
 {
-	flat_auto_fd lock = -1;
-	int r = flat_store_lock(store, &lock, err);
-	if (r < 0)
-		return r;
-	flat_auto_census census = { .witness = witness };
-	r = flat_census_take(store, &census, true, err);
-	if (r < 0)
-		return r;
 	int freed = 0, first = 0;
-	for (size_t i = 0; i < census.listing.count; i++) {
-		const struct flat_entry *entry = &census.listing.entries[i];
+	for (size_t i = 0; i < census->listing.count; i++) {
+		struct flat_entry *entry = &census->listing.entries[i];
 		flat_auto_record record = { 0 };
 		char name[FLAT_IP_TEXT];
 		if (entry->in_flight)
 			continue;
-		r = flat_record_read(store, flat_ip_text(&entry->ip, name), &record, err);
+		int r = flat_record_read(store, flat_ip_text(&entry->ip, name), &record, err);
 		if (r < 0 && r != -EBADMSG && !first)
 			first = r;
 		if (r == 0 || (r < 0 && r != -EBADMSG))
 			continue;
 		bool broken = r == -EBADMSG;
-		if (!broken && gc_keeps(valid, witness, &record, &entry->ip))
+		if (!broken && gc_keeps(valid, census->witness, &record, &entry->ip))
 			continue;
 		if (unlinkat(store->dirfd, name, 0) < 0) {
 			int sys = errno;
@@ -277,6 +305,7 @@ int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
 						  store->path, name);
 			continue;
 		}
+		entry->gone = true;
 		freed++;
 		if (broken)
 			flat_warn(store->log, "removed '%s/%s': it is empty or unreadable",
@@ -286,6 +315,121 @@ int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
 				   broken ? "" : record.ifname, &entry->ip);
 	}
 	return first ? first : freed;
+}
+
+int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
+		  const struct flat_ipam_witness *witness,
+		  void (*each_freed)(void *arg, const char *container_id, const char *ifname,
+				     const struct flat_ip *ip),
+		  void *arg, struct flat_err *err)
+{
+	flat_auto_fd lock = -1;
+	int r = flat_store_lock(store, FLAT_STORE_LOCK_MS, &lock, err);
+	if (r < 0)
+		return r;
+	flat_auto_census census = { .witness = witness };
+	r = flat_census_take(store, &census, true, err);
+	return r < 0 ? r : free_stale(store, &census, valid, each_freed, arg, err);
+}
+
+/* ---- healing without being asked ---------------------------------------------------------------
+ */
+
+struct heal {
+	flat_heal_fn *each;
+	void *arg;
+};
+
+static void tell_freed(void *arg, const char *container_id, const char *ifname,
+		       const struct flat_ip *ip)
+{
+	const struct heal *heal = arg;
+	if (heal->each)
+		heal->each(heal->arg, container_id[0] ? FLAT_HEAL_DEAD : FLAT_HEAL_BROKEN,
+			   container_id, ifname, ip);
+}
+
+int flat_store_heal(struct flat_store *store, const struct flat_ipam_witness *witness,
+		    const struct flat_reservation *doubtful, size_t count, flat_heal_fn *each,
+		    void *arg, struct flat_err *err)
+{
+	static const struct flat_reservation none;
+	struct heal heal = { each, arg };
+	flat_auto_fd lock = -1;
+	struct flat_err busy = { 0 };
+	int r = flat_store_lock(store, 0, &lock, &busy);
+	if (r == -ETIMEDOUT)
+		return -EAGAIN;
+	if (r < 0) {
+		if (err && err->code == FLAT_CODE_NONE)
+			*err = busy;
+		return r;
+	}
+	flat_auto_census census = {
+		.witness = witness,
+		.only = count ? doubtful : &none,
+		.only_count = count,
+	};
+	r = flat_census_take(store, &census, true, err);
+	if (r < 0)
+		return r;
+	/* in this order: a link's claim stands, though its file was broken */
+	int freed = free_stale(store, &census, NULL, tell_freed, &heal, err);
+	int written = flat_store_rebuild(store, &census, each, arg, freed < 0 ? NULL : err);
+	return freed < 0 ? freed : written < 0 ? written : freed + written;
+}
+
+/* ---- looking -----------------------------------------------------------------------------------
+ */
+
+int flat_store_list(struct flat_store *store, struct flat_reservation **ret_list, size_t *ret_count,
+		    struct flat_err *err)
+{
+	flat_auto_listing listing = { 0 };
+	int r = flat_listing_read(store, false, &listing, err);
+	if (r < 0)
+		return r;
+	struct flat_reservation *list = calloc(listing.count + 1, sizeof *list);
+	if (!list)
+		return flat_fail(err, FLAT_CODE_IO, ENOMEM, "read directory '%s'", store->path);
+	for (size_t i = 0; i < listing.count; i++)
+		list[i] = (struct flat_reservation){ listing.entries[i].ip,
+						     listing.entries[i].inode };
+	*ret_list = list;
+	*ret_count = listing.count;
+	return 0;
+}
+
+int flat_store_look_up(struct flat_store *store, const struct flat_ip *ip,
+		       struct flat_owner *ret_owner, struct flat_err *err)
+{
+	struct flat_record record = { 0 };
+	char name[FLAT_IP_TEXT];
+	int r = flat_record_read(store, flat_ip_text(ip, name), &record, err);
+	if (r > 0)
+		*ret_owner = (struct flat_owner){ record.text, record.container_id, record.ifname,
+						  record.marked };
+	return r;
+}
+
+void flat_owner_free(struct flat_owner *owner)
+{
+	flat_free_ptr(&owner->text);
+}
+
+bool flat_owner_is(const struct flat_owner *owner, const char *container_id, const char *ifname)
+{
+	const struct flat_record record = {
+		.container_id = owner->container_id,
+		.ifname = owner->ifname,
+	};
+	char hashed[FLAT_STORE_HASHED];
+	if (flat_record_is_of(&record, container_id, ifname))
+		return true;
+	/* the other way round: a link's ifalias may have the hash */
+	flat_record_hashed(owner->container_id, hashed);
+	return container_id[0] == '~' && !strcmp(container_id, hashed) &&
+	       (!owner->ifname[0] || !strcmp(owner->ifname, ifname));
 }
 
 /* ---- STATUS ------------------------------------------------------------------------------------

@@ -148,6 +148,45 @@ int flat_store_gc(struct flat_store *store, const struct flat_json_list *valid,
 				     const struct flat_ip *ip),
 		  void *arg, struct flat_err *err);
 
+/* What was put right: an in-process reservation without a link, an empty or unreadable file (no
+ * container ID), a reservation that a live link claims and that was not there. */
+enum flat_heal { FLAT_HEAL_DEAD, FLAT_HEAL_BROKEN, FLAT_HEAL_LOST };
+typedef void flat_heal_fn(void *arg, enum flat_heal what, const char *container_id,
+			  const char *ifname, const struct flat_ip *ip);
+/* Which addresses are reserved now, by address; without a lock. The caller frees. */
+struct flat_reservation {
+	struct flat_ip ip;
+	uint64_t inode; /* of its file: of another number, it is another reservation */
+};
+int flat_store_list(struct flat_store *store, struct flat_reservation **ret_list, size_t *ret_count,
+		    struct flat_err *err);
+
+/* What the node agent does unasked: of these reservations (sorted by address) frees the dead, as
+ * flat_store_gc() without a list does; then reserves again what live links claim and nobody has.
+ * Does not wait: -EAGAIN (err not set) while somebody else writes to the store. each (may be NULL)
+ * hears of each address. Returns how many. */
+int flat_store_heal(struct flat_store *store, const struct flat_ipam_witness *witness,
+		    const struct flat_reservation *doubtful, size_t count, flat_heal_fn *each,
+		    void *arg, struct flat_err *err);
+
+struct flat_owner {
+	char *text; /* owned; the two below point into it */
+	const char *container_id, *ifname;
+	bool in_process; /* see above: it lives as long as its host veth */
+};
+/* Whose is it? 1: *ret_owner, free it; 0: nobody's; -EBADMSG: the file is empty or unreadable, err
+ * not set. */
+int flat_store_look_up(struct flat_store *store, const struct flat_ip *ip,
+		       struct flat_owner *ret_owner, struct flat_err *err);
+void flat_owner_free(struct flat_owner *owner); /* zeroed is fine */
+#define flat_auto_owner __attribute__((cleanup(flat_owner_free))) struct flat_owner
+/* Is it this attachment, its container ID in clear or hashed as in an ifalias? */
+bool flat_owner_is(const struct flat_owner *owner, const char *container_id, const char *ifname);
+
+/* How many addresses the default range of a subnet hands out; UINT64_MAX stands for more, 0: it is
+ * too small for one. */
+uint64_t flat_ipam_subnet_size(const struct flat_prefix *subnet);
+
 /* Is the reservation of this address held by an ADD in flight? */
 bool flat_store_is_in_flight(struct flat_store *store, const struct flat_ip *ip);
 
