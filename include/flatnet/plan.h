@@ -90,6 +90,9 @@ void flat_name_host_veth(const char *network, const char *container_id, const ch
 void flat_name_gateway(const char *bridge, uint16_t vlan, char ret_name[static FLAT_IFNAME_LEN],
 		       char ret_port[static FLAT_IFNAME_LEN]);
 
+/* May it be such a name? */
+bool flat_name_is_host_veth(const char *name);
+
 /* The host veth's ifalias: "flatnet NETWORK CONTAINERID IFNAME IP[,IP...] [NAMESPACE/POD]". A
  * network name or container ID that makes it too long is written as "~" and 16 hex digits of its
  * hash. */
@@ -97,6 +100,7 @@ struct flat_alias {
 	char network[256], container_id[256], ifname[FLAT_IFNAME_LEN];
 	struct flat_ip ips[FLAT_MAX_LEASE];
 	size_t ip_count;
+	bool cut; /* so full that it may not name all of the pod's addresses */
 };
 void flat_alias_format(const char *network, const char *container_id, const char *ifname,
 		       const struct flat_result_ip *ips, size_t ip_count, const char *pod_namespace,
@@ -217,6 +221,14 @@ struct flat_witness_state;
 int flat_witness_open(struct flat_net *net, const char *network, const char *bridge,
 		      bool trust_bare, struct flat_ipam_witness *ret_witness, struct flat_err *err);
 void flat_witness_close(struct flat_ipam_witness *witness);
+
+/* Removes a host veth without an alias, whose ADD was killed; at once by its index, so that no
+ * other link of that name is hit. in_store: its reservation was there before the call and not in
+ * flight, so a link that is still bare now is dead. Else the lock of its bridge, which every ADD
+ * shares, must be free, and the link must look like one of ours. 1: removed; 0: it is gone, it has
+ * an alias now, or its ADD may still be at work. */
+int flat_attachment_remove_bare(struct flat_net *net, int index, const char *name, bool in_store,
+				struct flat_err *err);
 
 /* GC: removes the host veths of this network that are whole (an ADD signs with the alias when all
  * else is done) and not of a valid attachment. Returns how many. */

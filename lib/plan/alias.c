@@ -18,7 +18,16 @@ void flat_name_host_veth(const char *network, const char *container_id, const ch
 	snprintf(ret_name, FLAT_IFNAME_LEN, "veth%011llx", (unsigned long long)(h >> 20));
 }
 
-enum { HASHED_LEN = 18 }; /* "~", 16 digits, NUL */
+bool flat_name_is_host_veth(const char *name)
+{
+	return strlen(name) == 15 && !strncmp(name, "veth", 4) &&
+	       strspn(name + 4, "0123456789abcdef") == 11;
+}
+
+enum {
+	HASHED_LEN = 18, /* "~", 16 digits, NUL */
+	LIST_LEN = 140,	 /* of the addresses */
+};
 
 static void hashed(const char *name, char ret_text[static HASHED_LEN])
 {
@@ -47,7 +56,7 @@ void flat_alias_format(const char *network, const char *container_id, const char
 	/* 3 IPv6 addresses fill half of it; an attachment with more keeps the first ones */
 	for (size_t i = 0; i < ip_count; i++) {
 		flat_ip_text(&ips[i].address.ip, text);
-		if (n + strlen(text) + 2 > 140)
+		if (n + strlen(text) + 2 > LIST_LEN)
 			break;
 		n += (size_t)snprintf(list + n, sizeof list - n, "%s%s", i ? "," : "", text);
 	}
@@ -94,6 +103,8 @@ bool flat_alias_parse(const char *text, struct flat_alias *ret_alias)
 	    !word(&text, alias.container_id, sizeof alias.container_id) ||
 	    !word(&text, alias.ifname, sizeof alias.ifname) || !word(&text, list, sizeof list))
 		return false;
+	/* the next one would not have fitted, had it been the longest */
+	alias.cut = strlen(list) + FLAT_IP_TEXT + 1 > LIST_LEN;
 	if (strcmp(list, "-") != 0)
 		for (char *ip = strtok_r(list, ",", &save); ip; ip = strtok_r(NULL, ",", &save))
 			if (alias.ip_count == FLAT_MAX_LEASE ||

@@ -14,12 +14,14 @@
 #include <flatnet/state.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_bridge.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 enum {
 	LOCK_TIMEOUT_MS = 10000,
@@ -27,13 +29,30 @@ enum {
 	UNDO_MEMORY = 64 << 10,	      /* a conversation and some messages */
 };
 
-static int take_lock(const char *bridge, int *ret_fd, struct flat_err *err)
+enum { LOCK_NAME = FLAT_IFNAME_LEN + 16 };
+
+static const char *lock_name(const char *bridge, char *buf)
 {
-	char name[FLAT_IFNAME_LEN + 16];
+	snprintf(buf, LOCK_NAME, "bridge-%s.lock", bridge);
+	return buf;
+}
+
+bool flat_bridge_has_lock(const char *bridge)
+{
+	char name[LOCK_NAME];
 	flat_auto_fd dir = -1;
-	snprintf(name, sizeof name, "bridge-%s.lock", bridge);
+	return flat_state_open_dir(FLAT_RUN_DIR, false, &dir, NULL) >= 0 &&
+	       !faccessat(dir, lock_name(bridge, name), F_OK, AT_SYMLINK_NOFOLLOW);
+}
+
+int flat_bridge_lock(const char *bridge, int operation, int timeout_ms, int *ret_fd,
+		     struct flat_err *err)
+{
+	char name[LOCK_NAME];
+	flat_auto_fd dir = -1;
+	lock_name(bridge, name);
 	int r = flat_state_open_dir(FLAT_RUN_DIR, true, &dir, err);
-	return r < 0 ? r : flat_state_lock(dir, name, LOCK_SH, LOCK_TIMEOUT_MS, ret_fd, err);
+	return r < 0 ? r : flat_state_lock(dir, name, operation, timeout_ms, ret_fd, err);
 }
 
 /* ---- the veth pair -----------------------------------------------------------------------------
@@ -232,7 +251,8 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 	if (!applied->reserve)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "attach '%s'", a->ifname);
 	struct flat_err unlocked = { 0 };
-	if (take_lock(a->bridge.name, &applied->lock_fd, &unlocked) < 0)
+	if (flat_bridge_lock(a->bridge.name, LOCK_SH, LOCK_TIMEOUT_MS, &applied->lock_fd,
+			     &unlocked) < 0)
 		flat_warn(log, "%s: a failed ADD could not take the bridge back", unlocked.msg);
 	for (int i = 0;; i++) {
 		struct flat_err try = { 0 };

@@ -19,6 +19,15 @@ int flat_node_resolve(struct flat_request *req, const struct flat_node_source *s
 		      const struct flat_host *host, struct flat_net *net, struct flat_conf *conf,
 		      struct flat_err *err);
 
+/* ---- apply.c -----------------------------------------------------------------------------------
+ */
+
+/* The lock of a bridge: LOCK_SH by every ADD from before it makes a link until it has ended. */
+int flat_bridge_lock(const char *bridge, int operation, int timeout_ms, int *ret_fd,
+		     struct flat_err *err);
+/* Has any ADD worked on it, since the node's start? */
+bool flat_bridge_has_lock(const char *bridge);
+
 /* ---- bridge.c ----------------------------------------------------------------------------------
  */
 

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
 			   const char *ifname, struct flat_err *err)
@@ -29,6 +30,52 @@ int flat_attachment_remove(struct flat_net *net, const char *network, const char
 		return 0;
 	flat_link_del(net, link.index, FLAT_GONE_OK);
 	return flat_net_commit(net, err);
+}
+
+/* The host end has its bridge's MAC; a random one is not. */
+static int has_mac_of_bridge(struct flat_net *net, const struct flat_link *link,
+			     struct flat_link *ret_bridge, struct flat_err *err)
+{
+	int r = flat_link_by_index(net, link->master, ret_bridge, err);
+	return r <= 0 ? r
+		      : !strcmp(ret_bridge->kind, "bridge") && link->has_mac &&
+				ret_bridge->has_mac &&
+				!memcmp(&link->mac, &ret_bridge->mac, sizeof link->mac);
+}
+
+int flat_attachment_remove_bare(struct flat_net *net, int index, const char *name, bool in_store,
+				struct flat_err *err)
+{
+	flat_auto_fd lock = -1;
+	struct flat_link link, bridge;
+	struct flat_err busy = { 0 };
+	int r;
+	if (!in_store) {
+		r = flat_link_by_index(net, index, &link, err);
+		if (r > 0)
+			r = has_mac_of_bridge(net, &link, &bridge, err);
+		if (r <= 0)
+			return r;
+		if (!flat_bridge_has_lock(bridge.name))
+			return 0; /* no ADD of ours was ever there */
+		r = flat_bridge_lock(bridge.name, LOCK_EX, 0, &lock, &busy);
+		if (r == -ETIMEDOUT)
+			return 0;
+		if (r < 0) {
+			if (err && err->code == FLAT_CODE_NONE)
+				*err = busy;
+			return r;
+		}
+	}
+	/* now that its ADD cannot be at work any more: has it come to its end meanwhile? */
+	r = flat_link_by_index(net, index, &link, err);
+	if (r <= 0)
+		return r;
+	if (strcmp(link.kind, "veth") != 0 || strcmp(link.name, name) != 0 || link.alias[0])
+		return 0;
+	flat_link_del(net, index, FLAT_GONE_OK);
+	r = flat_net_commit(net, err);
+	return r < 0 ? r : 1;
 }
 
 struct sweep {

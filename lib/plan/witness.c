@@ -63,6 +63,13 @@ static bool claims(const struct seen *seen, const struct flat_ip *ip)
 	return false;
 }
 
+/* It is the pod's, though its alias has no room for this address. */
+static bool may_claim(const struct seen *seen, const char *container_id, const char *ifname)
+{
+	return seen->alias.cut && !strcmp(seen->alias.ifname, ifname) &&
+	       flat_alias_names(seen->alias.container_id, container_id);
+}
+
 static bool is_alive(void *arg, const char *container_id, const char *ifname,
 		     const struct flat_ip *ip)
 {
@@ -70,7 +77,8 @@ static bool is_alive(void *arg, const char *container_id, const char *ifname,
 	char name[FLAT_IFNAME_LEN];
 	flat_name_host_veth(w->network, container_id, ifname, name);
 	for (size_t i = 0; i < w->count; i++)
-		if ((w->links[i].ours && claims(&w->links[i], ip)) ||
+		if ((w->links[i].ours &&
+		     (claims(&w->links[i], ip) || may_claim(&w->links[i], container_id, ifname))) ||
 		    (w->trust_bare && w->links[i].bare && !strcmp(w->links[i].name, name)))
 			return true;
 	return false;
