@@ -642,6 +642,125 @@ static void test_gc(void **state)
 	assert_true(exists("10.1.0.2"));
 }
 
+static char healed[512];
+
+static void note_healed(void *arg, enum flat_heal what, const char *container_id,
+			const char *ifname, const struct flat_ip *ip)
+{
+	char text[FLAT_IP_TEXT];
+	size_t len = strlen(healed);
+	(void)arg;
+	snprintf(healed + len, sizeof healed - len, "%d %s %s %s;", what, container_id, ifname,
+		 flat_ip_text(ip, text));
+}
+
+static void test_heal_unasked(void **state)
+{
+	(void)state;
+	struct fixture f = slash29();
+	struct flat_ip five = ip_of("10.1.0.5"), six = ip_of("10.1.0.6");
+	struct fake fake = { .alive = { "linked" },
+			     .claims = { { "broken", "eth0", &five, 1 },
+					 { "lost", "eth0", &six, 1 } },
+			     .claim_count = 2 };
+	struct flat_ipam_witness witness = witness_of(&fake);
+	struct flat_err err = { 0 };
+	fixture_init(&f, 1);
+	flat_auto_store *store = open_store(&f);
+	write_file("10.1.0.1", "gone\r\neth0\n");
+	write_file("10.1.0.2", "linked\r\neth0\n");
+	write_file("10.1.0.3", "theirs\r\neth0");
+	write_file("10.1.0.4", "gone2\r\neth0\n");
+	write_file("10.1.0.5", "");
+	flat_auto_free struct flat_reservation *list = NULL;
+	size_t count = 0;
+	assert_int_equal(flat_store_list(store, &list, &count, &err), 0);
+	assert_int_equal(count, 5);
+
+	/* somebody writes: not now */
+	flat_auto_fd dir = open(network_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), lock = -1;
+	assert_int_equal(flat_state_lock(dir, "lock", LOCK_EX, 0, &lock, &err), 0);
+	int64_t start = flat_now_ms();
+	assert_int_equal(flat_store_heal(store, &witness, list, count, note_healed, NULL, &err),
+			 -EAGAIN);
+	assert_int_equal(err.code, 0);
+	assert_in_range(flat_now_ms() - start, 0, 1000);
+	flat_close_fd(&lock);
+	/* blind: nothing is known to be dead */
+	fake.blind = true;
+	assert_true(flat_store_heal(store, &witness, list, count, NULL, NULL, &err) < 0);
+	assert_int_equal(count_reservations(), 5);
+	fake.blind = false;
+	err = (struct flat_err){ 0 };
+
+	/* only what is asked about, and only if it is the same file still */
+	healed[0] = '\0';
+	list[3].inode++;
+	assert_int_equal(flat_store_heal(store, &witness, list, 4, note_healed, NULL, &err), 2);
+	assert_string_equal(healed, "0 gone eth0 10.1.0.1;2 lost eth0 10.1.0.6;");
+	assert_file("10.1.0.6", "lost\r\neth0\n");
+	assert_true(exists("10.1.0.3"));
+	assert_true(exists("10.1.0.4"));
+	/* an ADD in flight is nobody's to judge */
+	list[3].inode--;
+	flat_auto_fd held = openat(dir, "10.1.0.4", O_RDONLY | O_CLOEXEC);
+	assert_int_equal(flock(held, LOCK_EX | LOCK_NB), 0);
+	assert_int_equal(flat_store_heal(store, &witness, list, 4, note_healed, NULL, &err), 0);
+	flat_close_fd(&held);
+	/* an empty file goes, and a live link has its address back at once */
+	healed[0] = '\0';
+	assert_int_equal(flat_store_heal(store, &witness, list, count, note_healed, NULL, &err), 3);
+	assert_string_equal(healed, "0 gone2 eth0 10.1.0.4;1   10.1.0.5;2 broken eth0 10.1.0.5;");
+	assert_file("10.1.0.5", "broken\r\neth0\n");
+	assert_int_equal(flat_store_heal(store, &witness, NULL, 0, note_healed, NULL, &err), 0);
+	assert_int_equal(count_reservations(), 4);
+}
+
+static void test_look_up(void **state)
+{
+	(void)state;
+	struct fixture f = slash29();
+	struct flat_ip two = ip_of("10.1.0.2"), three = ip_of("10.1.0.3"), four = ip_of("10.1.0.4");
+	struct flat_err err = { 0 };
+	char hashed[20];
+	snprintf(hashed, sizeof hashed, "~%016" PRIx64, flat_hash(0, "long", 4));
+	fixture_init(&f, 1);
+	flat_auto_store *store = open_store(&f);
+	write_file("10.1.0.2", "long\r\neth0\n");
+	write_file("10.1.0.3", "theirs\r\neth0");
+	write_file("10.1.0.4", "");
+	flat_auto_owner ours = { 0 }, theirs = { 0 }, none = { 0 };
+	assert_int_equal(flat_store_look_up(store, &two, &ours, &err), 1);
+	assert_true(ours.in_process);
+	assert_true(flat_owner_is(&ours, "long", "eth0"));
+	assert_true(flat_owner_is(&ours, hashed, "eth0"));
+	assert_false(flat_owner_is(&ours, hashed, "net1"));
+	assert_false(flat_owner_is(&ours, "other", "eth0"));
+	assert_int_equal(flat_store_look_up(store, &three, &theirs, &err), 1);
+	assert_false(theirs.in_process);
+	assert_int_equal(flat_store_look_up(store, &four, &none, &err), -EBADMSG);
+	struct flat_ip five = flat_ip_next(&four);
+	assert_int_equal(flat_store_look_up(store, &five, &none, &err), 0);
+	assert_int_equal(err.code, 0);
+}
+
+static void test_subnet_size(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *subnet;
+		uint64_t size;
+	} cases[] = {
+		{ "10.244.1.0/24", 253 }, { "10.1.0.0/29", 5 },		 { "10.1.0.0/30", 1 },
+		{ "10.1.0.0/31", 0 },	  { "fd00:1::/64", UINT64_MAX }, { "fd00:1::/120", 254 },
+	};
+	for (size_t i = 0; i < FLAT_LEN(cases); i++) {
+		struct flat_prefix subnet;
+		assert_true(flat_prefix_parse(cases[i].subnet, &subnet));
+		assert_true(flat_ipam_subnet_size(&subnet) == cases[i].size);
+	}
+}
+
 static void test_status(void **state)
 {
 	(void)state;
@@ -865,6 +984,9 @@ int main(void)
 		TEST(test_hashed_owner_is_alive),
 		TEST(test_rebuild),
 		TEST(test_gc),
+		TEST(test_heal_unasked),
+		TEST(test_look_up),
+		TEST(test_subnet_size),
 		TEST(test_status),
 		TEST(test_concurrent),
 		TEST(test_killed),

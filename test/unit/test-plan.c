@@ -70,6 +70,39 @@ static void test_alias_round_trip(void **state)
 	assert_int_equal(alias.ip_count, 0);
 }
 
+/* A pod with more addresses than an alias has room for: it says that there may be more. */
+static void test_alias_cut(void **state)
+{
+	(void)state;
+	char text[FLAT_ALIAS_LEN];
+	struct flat_result_ip ips[5] = { 0 };
+	struct flat_alias alias;
+	for (size_t i = 0; i < FLAT_LEN(ips); i++) {
+		assert_true(flat_prefix_parse("2001:db8:1111:2222:3333:4444:5555:6660/64",
+					      &ips[i].address));
+		ips[i].address.ip.bytes[15] |= (uint8_t)i;
+	}
+	flat_alias_format("mynet", "abc", "eth0", ips, 2, NULL, NULL, text);
+	assert_true(flat_alias_parse(text, &alias));
+	assert_false(alias.cut);
+	flat_alias_format("mynet", "abc", "eth0", ips, 5, NULL, NULL, text);
+	assert_true(flat_alias_parse(text, &alias));
+	assert_in_range(alias.ip_count, 1, 4);
+	assert_true(alias.cut);
+}
+
+static void test_name_is_host_veth(void **state)
+{
+	(void)state;
+	char name[FLAT_IFNAME_LEN];
+	flat_name_host_veth("mynet", "abc", "eth0", name);
+	assert_true(flat_name_is_host_veth(name));
+	assert_false(flat_name_is_host_veth("veth0"));
+	assert_false(flat_name_is_host_veth("vethg012345678"));
+	assert_false(flat_name_is_host_veth("veth0123456789A"));
+	assert_false(flat_name_is_host_veth("eth00123456789a"));
+}
+
 static void test_alias_too_long(void **state)
 {
 	char id[600], network[201], text[FLAT_ALIAS_LEN];
@@ -248,6 +281,8 @@ int main(void)
 		cmocka_unit_test(test_host_veth_name),
 		cmocka_unit_test(test_alias_round_trip),
 		cmocka_unit_test(test_alias_too_long),
+		cmocka_unit_test(test_alias_cut),
+		cmocka_unit_test(test_name_is_host_veth),
 		cmocka_unit_test(test_alias_of_others),
 		cmocka_unit_test(test_plan_scene),
 		cmocka_unit_test(test_plan_l2),
