@@ -13,7 +13,7 @@
 
 static bool no_tmpfile, no_empty_path, no_proc;
 static int fail_at, fail_errno = ENOSPC, calls; /* the fail_at-th call fails; 0: none does */
-static char order[32]; /* what is synced and renamed: f, d (a directory), r */
+static char order[32]; /* what was synced (f, d: a directory) and renamed (r) */
 
 static void note(char what)
 {
@@ -32,6 +32,7 @@ static bool refuse(void)
 
 int __real_openat(int dirfd, const char *path, int flags, ...);
 int __wrap_openat(int dirfd, const char *path, int flags, ...);
+int __wrap_openat64(int dirfd, const char *path, int flags, ...);
 int __real_linkat(int from, const char *path, int to, const char *name, int flags);
 int __wrap_linkat(int from, const char *path, int to, const char *name, int flags);
 ssize_t __real_write(int fd, const void *data, size_t len);
@@ -45,18 +46,27 @@ int __wrap_fsync(int fd);
 int __real_mkdirat(int dirfd, const char *name, mode_t mode);
 int __wrap_mkdirat(int dirfd, const char *name, mode_t mode);
 
-int __wrap_openat(int dirfd, const char *path, int flags, ...)
+static int open_or_refuse(int dirfd, const char *path, int flags, mode_t mode)
 {
-	va_list ap;
-	va_start(ap, flags);
-	mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, mode_t) : 0;
-	va_end(ap);
 	if (no_tmpfile && (flags & O_TMPFILE) == O_TMPFILE) {
 		errno = EOPNOTSUPP;
 		return -1;
 	}
-	return refuse() ? -1 : __real_openat(dirfd, path, flags, mode);
+	return refuse() ? -1 : __real_openat(dirfd, path, flags | O_LARGEFILE, mode);
 }
+
+/* Which of the two names is linked depends on _FILE_OFFSET_BITS, which meson sets to 64. */
+#define WRAP_OPEN(name)                                                                            \
+	int name(int dirfd, const char *path, int flags, ...)                                      \
+	{                                                                                          \
+		va_list ap;                                                                        \
+		va_start(ap, flags);                                                               \
+		mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(ap, mode_t) : 0;              \
+		va_end(ap);                                                                        \
+		return open_or_refuse(dirfd, path, flags, mode);                                   \
+	}
+WRAP_OPEN(__wrap_openat)
+WRAP_OPEN(__wrap_openat64)
 
 int __wrap_linkat(int from, const char *path, int to, const char *name, int flags)
 {
@@ -79,8 +89,10 @@ int __wrap_flock(int fd, int operation)
 
 int __wrap_renameat(int from, const char *path, int to, const char *name)
 {
+	if (refuse())
+		return -1;
 	note('r');
-	return refuse() ? -1 : __real_renameat(from, path, to, name);
+	return __real_renameat(from, path, to, name);
 }
 
 int __wrap_fsync(int fd)
