@@ -15,8 +15,8 @@
 
 /* Where requests go, and as whom. Several endpoints are tried in turn. */
 struct flat_http_target {
-	const char *const
-		*urls; /* "https://192.0.2.1:6443", "http://[2001:db8::1]:2379"; no path */
+	const char *const *urls; /* "https://192.0.2.1:6443", "http://[2001:db8::1]:2379"; a path
+			   goes before those of the requests */
 	size_t url_count;
 	/* TLS; NULL: none. Files are read anew for every connection: they rotate. *_data are PEM
 	 * texts and win over the files. ca NULL: the system's trust store. */
@@ -58,8 +58,10 @@ struct flat_http_request {
 	void *arg;
 };
 struct flat_http_call;
-/* Starts; never calls back before it returns. Connections are kept for the next request. NULL: no
- * memory, with err. */
+/* Starts; never calls back before it returns. Connections are kept for the next request. An
+ * endpoint that cannot be reached (5 s for each of its addresses) is followed by the next, until
+ * all were tried; what fails after the request went out is for the caller to repeat, but the next
+ * request goes to the next endpoint. NULL: no memory, with err. */
 struct flat_http_call *flat_http_start(struct flat_http *http,
 				       const struct flat_http_request *request,
 				       struct flat_err *err);
