@@ -743,8 +743,13 @@ static int on_headers_complete(http_parser *parser)
 		return -1;
 	if (conn->in_value)
 		end_header(conn);
-	conn->call->status = (int)parser->status_code;
-	return parser->status_code == 101 ? -1 : 0; /* we did not ask to switch */
+	struct flat_http_call *call = conn->call;
+	call->status = (int)parser->status_code;
+	if (call->status == 101) /* we did not ask to switch */
+		return -1;
+	if (call->status / 100 == 2 && call->request.begun)
+		call->request.begun(call->request.arg);
+	return conn->doomed || !conn->call ? -1 : 0;
 }
 
 /* A piece of a body that tells of an error: kept as text. */

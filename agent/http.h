@@ -46,8 +46,10 @@ struct flat_http_request {
 	double timeout;
 	bool stream;
 	size_t max_body; /* of a response that is not a stream: larger fails; 0: 4 MiB */
+	/* The head of a response with status 2xx is there; of a stream: it runs. NULL: not told. */
+	void (*begun)(void *arg);
 	/* A piece of the body of a response with status 2xx. False ends the request as if it had
-	 * failed (with done()). */
+	 * failed (with done()). NULL: nobody wants it. */
 	bool (*data)(void *arg, const char *data, size_t len);
 	/* The end, exactly once unless it is cancelled. err NULL: the response came to its end,
 	 * with this status; else what went wrong ("GET https://...: connection refused"). body: of
