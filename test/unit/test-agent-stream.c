@@ -65,6 +65,7 @@ static int read_pieces(const char *text, size_t len, size_t size, struct heard *
 		/* a copy of its own: a read beyond it is seen by the sanitizer */
 		size_t n = len - i < size ? len - i : size;
 		char *piece = malloc(n);
+		assert_non_null(piece);
 		memcpy(piece, text + i, n);
 		r = flat_stream_feed(stream, piece, n, err);
 		free(piece);
@@ -121,7 +122,7 @@ static void test_bounds(void **state)
 	static struct heard heard;
 	struct flat_err err = { 0 };
 	enum { HUGE = 3 * 1024 * 1024 };
-	char *text = malloc(HUGE + 256);
+	static char text[HUGE + 256];
 	/* an endless string is cut, between characters; what follows is read */
 	static const char *const units[] = { "a", "\\u00e9", "\\\\", "\xc3\xa9", "\\\"" };
 	for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
@@ -154,7 +155,6 @@ static void test_bounds(void **state)
 	err = (struct flat_err){ 0 };
 	assert_true(read_pieces(text, HUGE, 1000, &heard, &err) < 0);
 	assert_non_null(strstr(err.msg, "nested too deeply"));
-	free(text);
 }
 
 static void test_reads_at_once(void **state)
