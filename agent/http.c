@@ -514,7 +514,7 @@ static int print_authorization(const struct flat_http_target *target, char **ret
 		return n < 0 ? flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "print request") : 0;
 	}
 	if (target->basic) {
-		gnutls_datum_t plain = { .data = (void *)(uintptr_t)target->basic,
+		gnutls_datum_t plain = { .data = (unsigned char *)target->basic,
 					 .size = (unsigned)strlen(target->basic) },
 			       coded;
 		if (gnutls_base64_encode2(&plain, &coded) < 0)

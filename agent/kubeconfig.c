@@ -102,7 +102,7 @@ static int get_data(struct reader *reader, const struct place *place, const char
 	*ret_data = NULL;
 	if (r < 0 || !text)
 		return r;
-	gnutls_datum_t coded = { .data = (void *)(uintptr_t)text, .size = (unsigned)strlen(text) };
+	gnutls_datum_t coded = { .data = (unsigned char *)text, .size = (unsigned)strlen(text) };
 	gnutls_datum_t plain;
 	if (gnutls_base64_decode2(&coded, &plain) < 0)
 		return fail_at(reader, place->where, key, "is not base64");

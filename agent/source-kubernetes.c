@@ -224,7 +224,7 @@ static void on_list_done(void *arg, int status, const char *body, int retry_afte
 		fail_status(source, "list nodes", status, body, "list and watch of nodes", &err);
 	if (!err.code)
 		set_next(source, next);
-	bool whole = !err.code && !next[0];
+	bool whole = !err.code && next && !next[0];
 	close_reader(source);
 	if (status == 410 && source->next) { /* the token got too old: others were slower */
 		list_anew(source);

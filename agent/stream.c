@@ -231,18 +231,21 @@ int flat_stream_open(const struct flat_pick *root, const struct flat_stream_call
 {
 	struct flat_stream *stream = calloc(1, sizeof *stream);
 	if (!stream)
-		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "read JSON");
+		goto no_memory;
 	stream->root = root;
 	stream->calls = *calls;
 	stream->yajl = yajl_alloc(&callbacks, NULL, stream);
 	if (!stream->yajl) {
 		free(stream);
-		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "read JSON");
+		goto no_memory;
 	}
 	yajl_config(stream->yajl, yajl_allow_multiple_values, 1);
 	yajl_config(stream->yajl, yajl_dont_validate_strings, 1);
 	*ret_stream = stream;
 	return 0;
+no_memory:
+	flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "read JSON");
+	return -ENOMEM;
 }
 
 void flat_stream_close(struct flat_stream *stream)

@@ -37,7 +37,7 @@ static int load(const char *data, const char *path, const char *what, char **ret
 		data = *ret_file;
 	}
 	*ret_text =
-		(gnutls_datum_t){ .data = (void *)(uintptr_t)data, .size = (unsigned)strlen(data) };
+		(gnutls_datum_t){ .data = (unsigned char *)data, .size = (unsigned)strlen(data) };
 	return 0;
 }
 
@@ -105,7 +105,7 @@ static int prepare(struct flat_tls *tls, const struct flat_http_target *target, 
 	if (r >= 0 && !flat_ip_parse(tls->host, &ip)) /* RFC 6066: names only */
 		r = gnutls_server_name_set(tls->session, GNUTLS_NAME_DNS, tls->host,
 					   strlen(tls->host));
-	gnutls_datum_t alpn = { .data = (unsigned char *)(uintptr_t) "http/1.1", .size = 8 };
+	gnutls_datum_t alpn = { .data = (unsigned char *)"http/1.1", .size = 8 };
 	if (r >= 0)
 		r = gnutls_alpn_set_protocols(tls->session, &alpn, 1, 0);
 	if (r < 0)

@@ -25,7 +25,7 @@ enum { MAX_STEPS = 12 };
 
 /* What the server was asked, shared with its process. */
 struct seen {
-	int count;
+	int count, next[2]; /* next: step of a GET, and of a PATCH */
 	struct {
 		char request[2048]; /* its first line, and its body */
 		int64_t ms;
@@ -37,7 +37,18 @@ static char dir[] = "/tmp/flat-source-XXXXXX";
 struct step {
 	int status; /* 200 with a body that ends; 0: a body that goes on */
 	const char *headers, *body;
+	bool patch; /* the answer to a PATCH: these have an order of their own */
 };
+
+static const struct step *next_step(const struct step *steps, int count, bool patch)
+{
+	int n = __atomic_fetch_add(&seen->next[patch], 1, __ATOMIC_SEQ_CST);
+	for (int i = 0; i < count; i++) {
+		if (steps[i].patch == patch && !n--)
+			return &steps[i];
+	}
+	return NULL;
+}
 
 static void answer(int fd, const struct step *step)
 {
@@ -82,8 +93,10 @@ static _Noreturn void serve(int listener, const struct step *steps, int count)
 			snprintf(seen->at[i].request, sizeof seen->at[i].request, "%.*s %s",
 				 (int)strcspn(buf, "\r"), buf, body ? body + 4 : "");
 			seen->at[i].ms = flat_now_ms();
-			if (i < count)
-				answer(fd, &steps[i]);
+			const struct step *step =
+				next_step(steps, count, !strncmp(buf, "PATCH ", 6));
+			if (step)
+				answer(fd, step);
 		}
 	}
 }
@@ -324,10 +337,10 @@ static void test_publishes(void **state)
 	(void)state;
 	static const struct step steps[] = {
 		{ 200, NULL, LIST("5", "", NODE("self")) },
-		{ 500, NULL, "{\"message\":\"not now\"}" }, /* the patch; the watch follows */
 		{ 0, NULL, "" },
-		{ 200, NULL, "{}" },
-		{ 200, NULL, "{}" },
+		{ 500, NULL, "{\"message\":\"not now\"}", true },
+		{ 200, NULL, "{}", true },
+		{ 200, NULL, "{}", true },
 	};
 	struct heard heard;
 	run(steps, 5, 5, true, &heard);
