@@ -8,7 +8,7 @@
  * quiet: only the ends of lists, with their time and this process's memory, and changes after the
  * first, with the time of day.
  */
-#include "source.h"
+#include "../../agent/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>

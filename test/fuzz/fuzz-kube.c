@@ -5,8 +5,8 @@
  *
  * Input: a byte (0: kubeconfig; else JSON in pieces of so many bytes), the text.
  */
-#include "kube-node.h"
-#include "kubeconfig.h"
+#include "../../agent/kube-node.h"
+#include "../../agent/kubeconfig.h"
 
 #include <stdio.h>
 #include <stdlib.h>

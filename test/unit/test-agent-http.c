@@ -4,7 +4,7 @@
  * server says is scripted by the path. With TLS the server is `openssl s_server -HTTP`-like: a
  * small GnuTLS server here, with certificates that openssl(1) makes once per run.
  */
-#include "http.h"
+#include "../../agent/http.h"
 
 #include <errno.h>
 #include <gnutls/gnutls.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kube-node.h"
+#include "../../agent/kube-node.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

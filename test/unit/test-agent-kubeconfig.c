@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kubeconfig.h"
+#include "../../agent/kubeconfig.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -3,7 +3,7 @@
  * The source against an API server that says what the test wants, in the order it wants: for what
  * a real one (test/kubernetes/source.sh) says only now and then.
  */
-#include "source.h"
+#include "../../agent/source.h"
 
 #include <netinet/in.h>
 #include <setjmp.h>

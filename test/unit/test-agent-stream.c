@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "stream.h"
+#include "../../agent/stream.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
