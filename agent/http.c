@@ -91,11 +91,13 @@ static int print(char **ret_text, struct flat_err *err, const char *fmt, ...)
 	return 0;
 }
 
-static int print_authorization(const struct flat_http_target *target, char **ret_text,
-			       struct flat_err *err)
+static int print_authorization(const struct flat_http_target *target, const char *own,
+			       char **ret_text, struct flat_err *err)
 {
 	flat_auto_free char *file = NULL;
 	const char *token = target->token;
+	if (own)
+		return print(ret_text, err, "Authorization: %s\r\n", own);
 	if (target->token_file) {
 		int r = flat_file_read(target->token_file, "token file", &file, err);
 		if (r < 0)
@@ -138,7 +140,8 @@ int flat_http_print(const struct flat_http_call *call, const struct endpoint *en
 {
 	const struct flat_http_request *request = &call->request;
 	flat_auto_free char *authorization = NULL;
-	int r = print_authorization(&call->http->target, &authorization, err);
+	int r = print_authorization(&call->http->target, request->authorization, &authorization,
+				    err);
 	if (r < 0)
 		return r;
 	bool has_body = request->body || strcmp(request->method, "GET") != 0;
@@ -220,8 +223,9 @@ struct flat_http_call *flat_http_start(struct flat_http *http,
 	}
 	call->http = http;
 	call->request = *request;
-	const char **texts[] = { &call->request.method, &call->request.path, &call->request.body,
-				 &call->request.type, &call->request.accept };
+	const char **texts[] = { &call->request.method, &call->request.path,
+				 &call->request.body,	&call->request.type,
+				 &call->request.accept, &call->request.authorization };
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
 		if (*texts[i] && !(*texts[i] = flat_arena_strdup(&call->arena, *texts[i]))) {
 			flat_arena_free(&call->arena);

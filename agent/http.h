@@ -38,10 +38,11 @@ int flat_http_open(struct ev_loop *loop, const struct flat_http_target *target,
 void flat_http_close(struct flat_http *http);
 
 struct flat_http_request {
-	const char *method;	 /* "GET", "POST", "PATCH" */
-	const char *path;	 /* with query, escaped */
-	const char *body, *type; /* NULL: none; Content-Type */
-	const char *accept;	 /* NULL: application/json */
+	const char *method;	   /* "GET", "POST", "PATCH" */
+	const char *path;	   /* with query, escaped */
+	const char *body, *type;   /* NULL: none; Content-Type */
+	const char *accept;	   /* NULL: application/json */
+	const char *authorization; /* the header's whole value, instead of the target's */
 	/* Seconds until the response must be whole; of a stream: without any byte of it. */
 	double timeout;
 	bool stream;

@@ -554,6 +554,14 @@ static void test_authorizes(void **state)
 	assert_non_null(strstr(r->data, "\r\nAuthorization: Basic bWU6c2VjcmV0\r\n"));
 	assert_non_null(strstr(r->data, "\r\nContent-Type: application/merge-patch+json\r\n"
 					"Content-Length: 2\r\n\r\n{}"));
+	/* a request's own */
+	request.authorization = "its-own";
+	r->len = 0;
+	memset(r->data, 0, sizeof r->data);
+	flat_http_start(http, &request, NULL);
+	ev_run(r->loop, 0);
+	assert_non_null(strstr(r->data, "\r\nAuthorization: its-own\r\n"));
+	assert_null(strstr(r->data, "Basic"));
 	flat_http_close(http);
 	stop_server(&server);
 	free_result(r);
