@@ -499,12 +499,14 @@ static bool call_data(void *arg, const char *data, size_t len)
 static void call_unreachable(struct call *call, const struct flat_err *err)
 {
 	struct flat_etcd_failure failure = { .trouble = FLAT_ETCD_UNREACHABLE, .err = *err };
-	if (!strncmp(url_of(call), "https", 5))
+	char *details = failure.err.details;
+	size_t len = strlen(details), room = sizeof failure.err.details - len;
+	bool tls = !strncmp(url_of(call), "https", 5);
+	if (tls && len) /* what is wrong is said; where it stands is known only here */
+		snprintf(details + len, room, " (etcd.caFile, etcd.certFile, etcd.keyFile)");
+	else if (tls)
 		cure(&failure.err,
-		     call->etcd->conf->etcd.cert_file
-			     ? "is it up? Are etcd.caFile, etcd.certFile and etcd.keyFile right?"
-			     : "is it up? Is etcd.caFile right? If it asks for a certificate, set "
-			       "etcd.certFile and etcd.keyFile");
+		     "is it up? Are etcd.caFile, etcd.certFile and etcd.keyFile right?");
 	else
 		cure(&failure.err, "is it up, and does it speak without TLS?");
 	call_fail(call, &failure);

@@ -80,7 +80,7 @@ struct flat_source {
 	struct flat_backoff own_backoff;
 	unsigned tries;
 	struct flat_err own_trouble; /* code 0: none */
-	bool exhausted;		     /* that is the trouble: a record that goes ends it */
+	bool crowded; /* others have what this node could have: a record that goes may end it */
 	struct flat_remark remark;
 
 	/* What this node has, or had and wants back (held false). */
@@ -259,8 +259,8 @@ static void record_gone(struct flat_source *source, const char *key, int64_t rev
 	if (!entry || entry->mod_revision > revision)
 		return;
 	drop_entry(source, entry);
-	if (source->exhausted) { /* now there may be room: do not wait */
-		source->exhausted = false;
+	if (source->crowded) { /* now there may be room: do not wait */
+		source->crowded = false;
 		ev_timer_stop(source->loop, &source->own_timer);
 	}
 }
@@ -502,7 +502,8 @@ static void own_failed(struct flat_source *source, const struct flat_err *err)
 {
 	char text[sizeof err->msg + sizeof err->details + 8];
 	source->own_trouble = *err;
-	source->exhausted = err->code == FLAT_CODE_EXHAUSTED;
+	source->crowded = !source->held &&
+			  (err->code == FLAT_CODE_EXHAUSTED || err->code == FLAT_CODE_IN_USE);
 	snprintf(text, sizeof text, "%s%s%s", err->msg, err->details[0] ? " - " : "", err->details);
 	flat_remark(&source->remark, FLAT_LEVEL_ERROR,
 		    source->held ? "this node's record in etcd cannot be brought up to date"
@@ -531,7 +532,7 @@ static void own_well(struct flat_source *source)
 	source->own_backoff.tries = 0;
 	source->tries = 0;
 	source->own_trouble.code = 0;
-	source->exhausted = false;
+	source->crowded = false;
 	flat_remark_end(&source->remark,
 			"this node has its subnet, and its record in etcd is right");
 	tell_state(source);
