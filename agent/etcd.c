@@ -48,7 +48,8 @@ enum {
 	GRPC_UNAUTHENTICATED = 16,
 	GRPC_INVALID_ARGUMENT = 3,
 	GRPC_DEADLINE_EXCEEDED = 4,
-	GRPC_FAILED_PRECONDITION = 9
+	GRPC_FAILED_PRECONDITION = 9,
+	GRPC_RESOURCE_EXHAUSTED = 8
 };
 
 struct text {
@@ -349,6 +350,11 @@ static void explain(const struct flat_etcd *etcd, const char *path, int64_t code
 					    ? "correct etcd.user and the content of "
 					      "etcd.passwordFile"
 					    : "");
+		break;
+	case GRPC_RESOURCE_EXHAUSTED:
+		cure(&failure->err,
+		     "where etcd's space is used up: compact and defragment it, then "
+		     "etcdctl alarm disarm");
 		break;
 	default:
 		break;
@@ -1032,12 +1038,6 @@ int flat_etcd_keepalive(struct flat_etcd *etcd, int64_t lease, flat_etcd_done *d
 			struct flat_err *err)
 {
 	return call_start(etcd, "/v3/lease/keepalive", number_body("ID", lease), done, arg, err);
-}
-
-void flat_etcd_revoke(struct flat_etcd *etcd, int64_t lease)
-{
-	struct flat_err err = { 0 };
-	call_start(etcd, "/v3/lease/revoke", number_body("ID", lease), NULL, NULL, &err);
 }
 
 int flat_etcd_watch(struct flat_etcd *etcd, const char *prefix, int64_t revision,

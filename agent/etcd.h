@@ -88,8 +88,6 @@ int flat_etcd_grant(struct flat_etcd *etcd, uint32_t ttl, flat_etcd_done *done, 
 		    struct flat_err *err);
 int flat_etcd_keepalive(struct flat_etcd *etcd, int64_t lease, flat_etcd_done *done, void *arg,
 			struct flat_err *err);
-/* Gives the lease back, and with it the keys on it. Nobody waits for the answer. */
-void flat_etcd_revoke(struct flat_etcd *etcd, int64_t lease);
 
 struct flat_etcd_watcher {
 	/* It runs, and will tell what came from the wanted revision on. */

@@ -106,8 +106,8 @@ struct flat_source {
 	ev_timer alive_timer;
 	bool alive_asked;
 
-	bool told_connected;
-	uint64_t told; /* hash of the last word about it */
+	uint64_t told;	     /* hash of the last word about the connection */
+	uint64_t told_fault; /* and about the want of a subnet; 0: none */
 };
 
 static void hear(struct flat_source *source);
@@ -121,10 +121,7 @@ static void own_claim(struct flat_source *source);
 /* Whether all is well, as the listener shall know it; said when it changes. */
 static void tell_state(struct flat_source *source)
 {
-	const struct flat_err *trouble = source->hear_trouble.code ? &source->hear_trouble
-					 : source->own_trouble.code && !source->held
-						 ? &source->own_trouble
-						 : NULL;
+	const struct flat_err *trouble = source->hear_trouble.code ? &source->hear_trouble : NULL;
 	char why[sizeof trouble->msg + sizeof trouble->details + 64] = "";
 	bool connected = !trouble && source->hearing == HEARING_LIVE;
 	if (!trouble && !connected)
@@ -136,7 +133,6 @@ static void tell_state(struct flat_source *source)
 	if (hash == source->told)
 		return;
 	source->told = hash;
-	source->told_connected = connected;
 	source->listener->state(source->listener->arg, connected, connected ? NULL : why);
 }
 
@@ -149,6 +145,12 @@ static struct flat_node own_node(const struct flat_source *source,
 	for (int f = 0; f < FLAT_FAMILIES; f++)
 		if (cidrs[f].ip.family)
 			node.pod_cidrs[node.pod_cidr_count++] = cidrs[f];
+	/* What it said of its VTEP was said of the subnet that it had. */
+	bool same = node.pod_cidr_count == source->self.node.pod_cidr_count;
+	for (size_t i = 0; same && i < node.pod_cidr_count; i++)
+		same = flat_prefix_equal(&node.pod_cidrs[i], &source->self.node.pod_cidrs[i]);
+	if (!same)
+		memset(node.has_vtep, 0, sizeof node.has_vtep);
 	for (int f = 0; f < FLAT_FAMILIES; f++) {
 		if (node.addresses[f].family && !node.has_vtep[f]) {
 			node.vtep[f] = flat_node_vtep_mac(&node);
@@ -162,7 +164,24 @@ static struct flat_node own_node(const struct flat_source *source,
 static void tell_self(struct flat_source *source)
 {
 	struct flat_node node = own_node(source, source->cidrs);
+	source->told_fault = 0;
 	source->listener->node(source->listener->arg, &node, NULL);
+}
+
+/* Why this node has no subnet: told as what is wrong with its record. */
+static void tell_fault(struct flat_source *source)
+{
+	static const struct flat_prefix none[FLAT_FAMILIES];
+	const struct flat_err *trouble = &source->own_trouble;
+	struct flat_node node = own_node(source, none);
+	char fault[sizeof trouble->msg + sizeof trouble->details + 8];
+	snprintf(fault, sizeof fault, "%s%s%s", trouble->msg, trouble->details[0] ? " - " : "",
+		 trouble->details);
+	uint64_t hash = flat_hash(1, fault, strlen(fault));
+	if (hash == source->told_fault)
+		return;
+	source->told_fault = hash;
+	source->listener->node(source->listener->arg, &node, fault);
 }
 
 /* ---- records -----------------------------------------------------------------------------------
@@ -444,8 +463,11 @@ static void list_done(void *arg, const struct flat_etcd_answer *answer,
 		return;
 	}
 	drop_unlisted(source);
+	source->told_fault = 0;
 	if (source->held)
 		tell_self(source);
+	else if (source->own_trouble.code)
+		tell_fault(source);
 	source->seen = source->list_revision;
 	source->listed = !source->list_again;
 	source->list_again = false;
@@ -505,11 +527,11 @@ static void own_failed(struct flat_source *source, const struct flat_err *err)
 	source->crowded = !source->held &&
 			  (err->code == FLAT_CODE_EXHAUSTED || err->code == FLAT_CODE_IN_USE);
 	snprintf(text, sizeof text, "%s%s%s", err->msg, err->details[0] ? " - " : "", err->details);
-	flat_remark(&source->remark, FLAT_LEVEL_ERROR,
-		    source->held ? "this node's record in etcd cannot be brought up to date"
-				 : "this node has no subnet",
-		    text);
-	tell_state(source);
+	if (source->held)
+		flat_remark(&source->remark, FLAT_LEVEL_ERROR,
+			    "this node's record in etcd cannot be brought up to date", text);
+	else
+		tell_fault(source);
 	own_later(source, flat_backoff_next(&source->own_backoff, 1, 30));
 }
 
@@ -533,9 +555,7 @@ static void own_well(struct flat_source *source)
 	source->tries = 0;
 	source->own_trouble.code = 0;
 	source->crowded = false;
-	flat_remark_end(&source->remark,
-			"this node has its subnet, and its record in etcd is right");
-	tell_state(source);
+	flat_remark_end(&source->remark, "this node's record in etcd is right again");
 }
 
 static const char *cidrs_text(const struct flat_prefix cidrs[static FLAT_FAMILIES], char *buf)

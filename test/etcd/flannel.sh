@@ -14,7 +14,7 @@ node_options+=(--flannel --cluster 10.5.0.0/16)
 # ---- the configuration is flannel's ----
 start_node n1
 eventually 5 'without its configuration there is no subnet' \
-	has_told n1 "^state 0 flannel's configuration is not in etcd yet - etcdctl put $prefix/config"
+	has_told n1 "^node n1 .* flannel's configuration is not in etcd yet - etcdctl put $prefix/config"
 ctl put $prefix/config '{"Network":"10.9.0.0/16","Backend":{"Type":"vxlan"}}' >/dev/null
 eventually 10 'another network is refused' has_told n1 "flannel's network 10\.9\.0\.0/16 is not this node's - set clusterCIDR to 10\.9\.0\.0/16"
 ctl put $prefix/config '{"Network":"10.5.0.0/16","Backend":{"Type":"vxlan","VNI":7}}' >/dev/null
@@ -26,7 +26,7 @@ eventually 10 'and a backend that is not spoken here' has_told n1 'neither vxlan
 stop_node n1
 ctl put $prefix/config '{"Network":' >/dev/null
 start_node n1
-eventually 5 'and what is no configuration' has_told n1 "^state 0 etcd's key $prefix/config: .*JSON"
+eventually 5 'and what is no configuration' has_told n1 "^node n1 .* etcd's key $prefix/config: .*JSON"
 stop_node n1
 ctl put $prefix/config '{"Network":"10.5.0.0/16","SubnetLen":20,"SubnetMin":"10.5.32.0","SubnetMax":"10.5.64.0",
 	"Backend":{"Type":"vxlan"}}' >/dev/null

@@ -64,7 +64,7 @@ eventually 3 'another one who writes our record is spoken of' \
 	has_told n1 "level=error.*somebody else \(192\.0\.2\.99\) writes the record of node 'n1'.*--node-name"
 is_right() { records | grep -q '"192.0.2.1".*"n1"'; }
 eventually 20 'and it is put right' is_right
-eventually 5 'all is well then' has_told n1 'level=info msg="this node has its subnet, and its record in etcd is right"'
+eventually 5 'all is well then' has_told n1 'level=info msg="this node.s record in etcd is right again"'
 ctl put "/flatnet/subnets/$key" '{"PublicIP":"192.0.2.98","BackendType":"vxlan","NodeName":"n98"}' >/dev/null
 eventually 5 'a record that is given to another node is his' has_told n1 "lost its subnet.*taken by node 'n98'"
 got_another() { [[ $(subnets_of n1) && $(subnets_of n1) != "$key" ]]; }
