@@ -63,4 +63,5 @@ build() {
 collect_plugins() {
 	mkdir -p "$1"
 	ln -sf "$built_in/plugin/flatnet" "$built_in/ipam/flatnet-ipam" "$1/"
+	[[ ! -x $built_in/agent/flatnetd ]] || ln -sf "$built_in/agent/flatnetd" "$1/"
 }

@@ -66,7 +66,7 @@ found=$(grep -nE '(^|[^a-z_])(printf\(|fprintf\(std|puts\(|perror\(|exit\(|geten
 is "$found" '' 'only a main prints, exits or reads the environment'
 
 # O_CLOEXEC everywhere: what opens a descriptor says so.
-found=$(grep -nE '(^|[^a-z_])(open|openat|socket|accept4|pipe2|dup3|epoll_create1|inotify_init1|memfd_create|fcntl)\(' \
+found=$(grep -nE '(^|[^a-z_>])(open|openat|socket|accept4|pipe2|dup3|epoll_create1|inotify_init1|memfd_create|fcntl)\(' \
 	lib/*/*.c ipam/*.c plugin/*.c agent/*.c | grep -vE 'CLOEXEC|F_SETFD|F_GETFD|F_GETFL|F_SETFL|F_GETPIPE|F_SETPIPE' || :)
 [[ -z $found ]] || found=$(while IFS=: read -r file line _; do
 	sed -n "$line,$((line + 2))p" "$file" | grep -q CLOEXEC || printf '%s:%s\n' "$file" "$line"
