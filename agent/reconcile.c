@@ -288,6 +288,7 @@ static void keep_node(struct flat_reconcile *r, unsigned dirty, bool news, unsig
 	}
 	if (dirty & FLAT_DIRTY_ROOM) {
 		struct flat_err e = { 0 };
+		flat_keeper_count(r->keeper);
 		if (flat_keep_neighbours(r->keeper, &r->state, &e) < 0)
 			take_error(err, &e);
 	}

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "keeper.h"
 
+#include <flatnet/state.h>
+
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -435,4 +438,47 @@ int flat_keep_neighbours(struct flat_keeper *k, const struct flat_node_state *st
 	if (!tight)
 		flat_remark_end(&k->no_neigh, "the neighbour table has room again");
 	return done;
+}
+
+/* ---- counters of the kernel's -------------------------------------------------------------------
+ */
+
+static uint64_t read_number(const char *path)
+{
+	char text[24];
+	uint64_t number = 0;
+	if (flat_sysctl_get(path, text, sizeof text, NULL) >= 0)
+		flat_uint_parse(text, UINT64_MAX, &number);
+	return number;
+}
+
+/* The sum of a column, one line for each processor, hexadecimal. */
+static uint64_t sum_column(char *text, const char *column)
+{
+	uint64_t sum = 0;
+	char *lines = NULL, *words;
+	int wanted = -1, i = 0;
+	char *line = strtok_r(text, "\n", &lines);
+	for (char *word = line ? strtok_r(line, " ", &words) : NULL; word;
+	     word = strtok_r(NULL, " ", &words), i++)
+		if (!strcmp(word, column))
+			wanted = i;
+	while (wanted >= 0 && (line = strtok_r(NULL, "\n", &lines))) {
+		i = 0;
+		for (char *word = strtok_r(line, " ", &words); word;
+		     word = strtok_r(NULL, " ", &words), i++)
+			if (i == wanted)
+				sum += strtoull(word, NULL, 16);
+	}
+	return sum;
+}
+
+void flat_keeper_count(struct flat_keeper *k)
+{
+	char *text = NULL;
+	k->status->conntrack_count = read_number("net/netfilter/nf_conntrack_count");
+	k->status->conntrack_max = read_number("net/netfilter/nf_conntrack_max");
+	if (flat_state_read(AT_FDCWD, "/proc/self/net/stat/nf_conntrack", 1 << 20, &text, NULL) > 0)
+		k->status->conntrack_insert_failed = sum_column(text, "insert_failed");
+	free(text);
 }

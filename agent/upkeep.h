@@ -51,6 +51,8 @@ int flat_keep_checksums(struct flat_keeper *keeper, const struct flat_node_state
  * namespace that has them. Fills in status->neigh. */
 int flat_keep_neighbours(struct flat_keeper *keeper, const struct flat_node_state *state,
 			 struct flat_err *err);
+/* Fills in what status tells of conntrack; zeros where there is none. */
+void flat_keeper_count(struct flat_keeper *keeper);
 /* Live pods, and the bridge, that have the MTU `was` get `now`, both ends. Links with another one
  * were made so by somebody's configuration. See mtu.c. */
 int flat_keep_mtu(struct flat_keeper *keeper, uint32_t was, uint32_t now,
