@@ -13,6 +13,7 @@
 #	                             IPv6, with the line "NAME PEER"; returns when it listens; POD "-": on
 #	                             the node itself
 #	ask NODE POD|- tcp|udp ADDRESS PORT   prints that line; fails when there is none within 2 s
+#	lookup NODE POD|- tcp|udp SERVER NAME   the address of a name, from a DNS server's last answer
 #	no_loss NODE POD ADDRESS     the first echo request is answered within a second
 #	bridge_nf 0|1                net.bridge.bridge-nf-call-{ip,ip6}tables on all nodes; fails when the
 #	                             kernel has no such thing
@@ -99,6 +100,21 @@ ask() {
 	?*) printf '%s\n' "$answer" ;;
 	*) return 1 ;;
 	esac
+}
+
+lookup() {
+	local label query='\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00'
+	for label in ${5//./ }; do
+		query+=$(printf '\\x%02x%s' "${#label}" "$label")
+	done
+	query+='\x00\x00\x01\x00\x01'
+	[[ $3 == udp ]] || query="\\x00\\x$(printf %02x $((${#5} + 18)))$query"
+	# shellcheck disable=SC2016
+	in_pod "$1" "$2" timeout 2 bash -c '
+		exec 3<>"/dev/$1/$2/53" || exit 1
+		printf "$3" | dd bs=512 iflag=fullblock status=none >&3 # in one piece
+		dd bs=512 count=1 status=none <&3 | tail -c 4 | od -An -tu1
+	' lookup "$3" "$4" "$query" 2>/dev/null | awk 'NF == 4 { print $1 "." $2 "." $3 "." $4 }'
 }
 
 no_loss() {
