@@ -11,7 +11,8 @@
 #	need_root WHY            says how to run the command and exits unless root
 #	build VARIANT            configures and builds; VARIANT: plain, clang, sanitize, fuzz.
 #	                         Sets built_in; all output goes to a log, shown when it fails
-#	collect_plugins DIR      links the built plugins side by side in DIR, as in /opt/cni/bin
+#	collect_plugins DIR      links the built plugins side by side in DIR, as in /opt/cni/bin,
+#	                         and flatnetd
 
 FLAT_ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
 FLAT_BUILD=${FLAT_BUILD:-$FLAT_ROOT/build}
