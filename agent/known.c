@@ -31,6 +31,8 @@ int flat_reconcile_load(struct flat_reconcile *r, struct flat_err *err)
 				      &nodes, err);
 	if (ret > 0) {
 		const struct flat_node *items = nodes.items;
+		if (flat_reconcile_stray(r, &self)) /* clusterCIDR was another one then */
+			self.pod_cidr_count = 0;
 		memcpy(r->self.node.pod_cidrs, self.pod_cidrs, sizeof self.pod_cidrs);
 		r->self.node.pod_cidr_count = self.pod_cidr_count;
 		for (size_t i = 0; i < nodes.count; i++)

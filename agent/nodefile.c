@@ -95,7 +95,7 @@ static int write_if_different(int dirfd, const char *name, const char *text, siz
 static int write_path(const char *path, const char *text, bool durable, struct flat_err *err)
 {
 	flat_auto_fd folder = -1;
-	const char *name;
+	const char *name = NULL;
 	int r = open_folder(path, true, &folder, &name, err);
 	if (r >= 0)
 		r = write_if_different(folder, name, text, strlen(text), durable, err);
@@ -283,16 +283,19 @@ int flat_cniconf_write(const struct flat_agent_conf *conf, struct flat_err *err)
 {
 	flat_auto_fd folder = -1;
 	flat_auto_free char *text = NULL;
-	const char *name;
+	const char *name = NULL;
 	int r = 0;
 	if (!conf->cni.conf_file)
 		return 0;
 	if (conf->cni.conf_template)
 		r = read_template(conf->cni.conf_template, &text, err);
-	else if (!(text = print_conflist(conf)))
-		r = flat_fail(err, FLAT_CODE_IO, ENOMEM, "print the CNI configuration");
-	if (r >= 0)
-		r = open_folder(conf->cni.conf_file, true, &folder, &name, err);
+	else
+		text = print_conflist(conf);
+	if (r < 0)
+		return r;
+	if (!text)
+		return flat_fail(err, FLAT_CODE_IO, ENOMEM, "print the CNI configuration");
+	r = open_folder(conf->cni.conf_file, true, &folder, &name, err);
 	if (r < 0)
 		return r;
 	r = write_if_different(folder, name, text, strlen(text), true, err);
@@ -372,7 +375,7 @@ int flat_statefile_save(const char *path, const struct flat_node *self,
 	flat_auto_free char *text = NULL;
 	flat_auto_fd folder = -1;
 	char head[HEAD_SIZE];
-	const char *name;
+	const char *name = NULL;
 	size_t len = 0;
 	content = print_content(self, nodes, count, &len);
 	if (!content || asprintf(&text, "%s%s", print_head(content, len, head), content) < 0) {
@@ -501,7 +504,7 @@ int flat_statefile_load(const char *path, const char *node_name, struct flat_are
 	flat_auto_fd folder = -1;
 	flat_auto_free char *text = NULL;
 	struct flat_node self = { 0 };
-	const char *name, *content, *line;
+	const char *name = NULL, *content, *line;
 	size_t line_len;
 	int r = open_folder(path, false, &folder, &name, err);
 	if (r == -ENOENT && (!err || !err->code))

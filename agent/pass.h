@@ -46,3 +46,7 @@ enum { FLAT_MTU_WATCH_MS = 60000 }; /* an ADD that read the old one has ended by
  */
 int flat_reconcile_settle_self(struct flat_reconcile *r, bool look, bool *ret_away,
 			       struct flat_err *err);
+
+/* The first pod subnet of this node that is not inside the flat network; NULL: there is none. */
+const struct flat_prefix *flat_reconcile_stray(const struct flat_reconcile *r,
+					       const struct flat_node *self);

@@ -61,12 +61,38 @@ static int find_underlay(struct flat_reconcile *r, const struct flat_node *told,
 	return ret > 0 ? 0 : -ENODEV;
 }
 
+/* NULL: all of them are in the flat network, as the configuration has it. */
+const struct flat_prefix *flat_reconcile_stray(const struct flat_reconcile *r,
+					       const struct flat_node *self)
+{
+	const struct flat_cluster_conf *c = &r->conf->cluster;
+	for (size_t i = 0; i < self->pod_cidr_count; i++) {
+		const struct flat_prefix *cidr = &self->pod_cidrs[i];
+		bool inside = false;
+		for (size_t k = 0; k < c->cidr_count && !inside; k++)
+			inside = c->cidrs[k].len <= cidr->len &&
+				 flat_prefix_contains(&c->cidrs[k], &cidr->ip);
+		if (!inside)
+			return cidr;
+	}
+	return NULL;
+}
+
 static void settle_cidrs(struct flat_reconcile *r, const struct flat_node *told, const char *fault)
 {
 	struct flat_node *self = &r->self.node;
-	char was[FLAT_NODE_TEXT], now[FLAT_NODE_TEXT];
+	char was[FLAT_NODE_TEXT], now[FLAT_NODE_TEXT], stray_text[FLAT_PREFIX_TEXT],
+		stray_fault[160];
+	const struct flat_prefix *stray = told ? flat_reconcile_stray(r, told) : NULL;
 	flat_node_cidrs_text(self, was);
 	r->fault[0] = '\0';
+	if (stray && !fault) {
+		snprintf(
+			stray_fault, sizeof stray_fault,
+			"its pod subnet %s is not inside clusterCIDR: give it another, or extend clusterCIDR",
+			flat_prefix_text(stray, stray_text));
+		fault = stray_fault;
+	}
 	if (r->conf->pod_cidr_count) {
 		memcpy(self->pod_cidrs, r->conf->pod_cidrs, sizeof self->pod_cidrs);
 		self->pod_cidr_count = r->conf->pod_cidr_count;

@@ -44,6 +44,12 @@ static struct scene scene(enum flat_backend backend)
 	return s;
 }
 
+static void free_scene(struct scene *s)
+{
+	flat_node_state_free(&s->state);
+}
+#define auto_scene __attribute__((cleanup(free_scene))) struct scene
+
 static void plan(struct scene *s)
 {
 	const struct flat_node *nodes[MOST];
@@ -96,7 +102,7 @@ static const char *entries(const struct scene *s)
 
 static void test_direct(void **state)
 {
-	struct scene s = scene(FLAT_BACKEND_DIRECT);
+	auto_scene s = scene(FLAT_BACKEND_DIRECT);
 	(void)state;
 	plan(&s);
 	assert_string_equal(routes(&s), "10.244.2.0/24 via 192.0.2.2 -1;"
@@ -118,7 +124,7 @@ static void test_direct(void **state)
 
 static void test_vxlan(void **state)
 {
-	struct scene s = scene(FLAT_BACKEND_VXLAN);
+	auto_scene s = scene(FLAT_BACKEND_VXLAN);
 	const struct flat_wanted_link *link = s.state.links;
 	(void)state;
 	plan(&s);
@@ -185,7 +191,7 @@ static void test_vxlan(void **state)
 
 static void test_auto(void **state)
 {
-	struct scene s = scene(FLAT_BACKEND_AUTO);
+	auto_scene s = scene(FLAT_BACKEND_AUTO);
 	(void)state;
 	plan(&s);
 	assert_string_equal(routes(&s), "10.244.2.0/24 via 192.0.2.2 -1;"
@@ -210,7 +216,7 @@ static void test_auto(void **state)
 /* IPv6 pods on nodes with IPv4 addresses, and the other way. */
 static void test_other_family(void **state)
 {
-	struct scene s = scene(FLAT_BACKEND_VXLAN);
+	auto_scene s = scene(FLAT_BACKEND_VXLAN);
 	(void)state;
 	s.underlays[FLAT_V6] = (struct flat_underlay){ 0 };
 	for (size_t i = 0; i < s.count; i++)
@@ -275,7 +281,7 @@ static void test_other_family(void **state)
 
 static void test_flannel(void **state)
 {
-	struct scene s = scene(FLAT_BACKEND_VXLAN);
+	auto_scene s = scene(FLAT_BACKEND_VXLAN);
 	(void)state;
 	s.conf.flannel = true;
 	s.nodes[2].has_vtep[FLAT_V4] = true;
@@ -292,7 +298,7 @@ static void test_flannel(void **state)
 
 static void test_cut_off(void **state)
 {
-	struct scene s = scene(FLAT_BACKEND_DIRECT);
+	auto_scene s = scene(FLAT_BACKEND_DIRECT);
 	(void)state;
 	/* this node's address is another one for others: there is a translation between */
 	s.nodes[0].addresses[FLAT_V4] = ip("203.0.113.1");
@@ -306,7 +312,7 @@ static void test_cut_off(void **state)
 
 static void test_self_unknown(void **state)
 {
-	struct scene s = scene(FLAT_BACKEND_VXLAN);
+	auto_scene s = scene(FLAT_BACKEND_VXLAN);
 	const struct flat_node *nodes[] = { &s.nodes[1] };
 	struct flat_err err = { 0 };
 	(void)state;
