@@ -179,6 +179,7 @@ static void test_vxlan(void **state)
 	assert_int_equal(s.state.pod_mtu, 1450);
 
 	/* told MACs are taken */
+	free_scene(&s);
 	s = scene(FLAT_BACKEND_VXLAN);
 	s.nodes[1].vtep[FLAT_V4] = mac("0a:11:22:33:44:55");
 	s.nodes[1].has_vtep[FLAT_V4] = true;
@@ -240,6 +241,7 @@ static void test_other_family(void **state)
 	assert_int_equal(s.state.links[0].address_count, 1);
 
 	/* an IPv6 underlay alone */
+	free_scene(&s);
 	s = scene(FLAT_BACKEND_VXLAN);
 	s.underlays[FLAT_V4] = (struct flat_underlay){ 0 };
 	plan(&s);
@@ -250,6 +252,7 @@ static void test_other_family(void **state)
 	assert_has(routes(&s), "10.244.2.0/24 via 2001:db8::2 -1;");
 
 	/* an IPv6 route has no IPv4 gateway: a tunnel, where there may be one */
+	free_scene(&s);
 	s = scene(FLAT_BACKEND_DIRECT);
 	s.underlays[FLAT_V6] = (struct flat_underlay){ 0 };
 	plan(&s);
@@ -263,6 +266,7 @@ static void test_other_family(void **state)
 					"fd00:10:244:3::/64 via fd00:10:244:3:: 0;");
 
 	/* only the peer lacks it */
+	free_scene(&s);
 	s = scene(FLAT_BACKEND_VXLAN);
 	s.nodes[1].addresses[FLAT_V6] = (struct flat_ip){ 0 };
 	plan(&s);
