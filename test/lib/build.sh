@@ -30,6 +30,7 @@ build() {
 	built_in=$FLAT_BUILD
 	[[ $variant == plain ]] || built_in+=-$variant
 	[[ -z ${FLAT_WERROR:-} ]] || options=(-Dwerror=true)
+	[[ -z ${FLAT_MUST_RUN:-} ]] || options+=(-Dagent=enabled)
 	case $variant in
 	clang)
 		cc=clang
