@@ -355,3 +355,48 @@ int flat_nft_verify(const struct flat_nft_network *want, const char **ret_what,
 		    struct flat_err *err);
 /* Removes this network's rules, and the table with the last of them. Nothing there is success. */
 int flat_nft_remove(const char *name, struct flat_err *err);
+
+/* ---- nf_tables: host ports ---------------------------------------------------------------------
+ */
+
+/* Connections to this port of the node go to that port of a pod. */
+struct flat_port {
+	uint8_t protocol;	 /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP */
+	uint16_t port, pod_port; /* host byte order */
+	struct flat_ip host;	 /* an address of the node; only its family set: any of them */
+	struct flat_ip pod;	 /* of the same family */
+};
+
+/* All of one attachment. They are elements of maps in table `inet flatnet`, whose comment says
+ * whose they are: found by any later process, and of no cost to packets however many there are. */
+struct flat_ports {
+	const char *owner; /* its host veth: the ports of a link that is gone are nobody's */
+	const char *label; /* who that is, for people: "NAMESPACE/POD CONTAINERID" */
+	/* the bridge over which neighbours' answers would pass by the node's IP layer; NULL: none
+	 */
+	const char *bridge;
+	const struct flat_port *items;
+	size_t count;
+	bool snat;	     /* to itself, and from the node's loopback: with the node's address */
+	bool masquerade_all; /* from anywhere */
+};
+
+/* Makes it so, in one transaction, with the chains and maps where they are missing (*ret_made).
+ * What is there under this owner, and of owners that are gone and in the way, is replaced. Code
+ * FLAT_CODE_IN_USE names the owner of a port that is taken. The conntrack entries that remember
+ * otherwise are forgotten; where that fails, it is logged. */
+int flat_ports_ensure(const struct flat_ports *want, bool *ret_made, const struct flat_log *log,
+		      struct flat_err *err);
+enum { FLAT_PORTS_WHAT = 160 };
+/* 1: as wanted; 0: not, and the text says what. Changes nothing. */
+int flat_ports_verify(const struct flat_ports *want, char ret_what[static FLAT_PORTS_WHAT],
+		      struct flat_err *err);
+/* Removes all of an owner, and what conntrack has of its pod. Nothing there is success, and costs
+ * one question. unmake: the chains and maps go, too, when nobody has a port any more. Returns how
+ * many elements went. The kernel clears away behind such a change for some 10 ms, and closing the
+ * conversation waits for that: *ret_net, also set on failure, is for the caller to close when he
+ * has nothing else to do; NULL is fine as argument and as value. */
+int flat_ports_remove(const char *owner, bool unmake, struct flat_net **ret_net,
+		      const struct flat_log *log, struct flat_err *err);
+/* The same for every owner that is gone. */
+int flat_ports_sweep(const struct flat_log *log, struct flat_err *err);

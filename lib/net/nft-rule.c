@@ -14,13 +14,27 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_nat.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter_ipv4.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
 const struct flat_nft_chain flat_nft_chains[FLAT_NFT_PLACES] = {
-	[FLAT_NFT_POSTROUTING] = { NFPROTO_INET, "flatnet", "postrouting" },
-	[FLAT_NFT_FORWARD] = { NFPROTO_INET, "flatnet", "forward" },
+	[FLAT_NFT_POSTROUTING] = { NFPROTO_INET, "flatnet", "postrouting", "nat",
+				   NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC },
+	[FLAT_NFT_FORWARD] = { NFPROTO_INET, "flatnet", "forward", "filter", NF_INET_FORWARD,
+			       NF_IP_PRI_FILTER },
+	[FLAT_NFT_PORTS] = { NFPROTO_INET, "flatnet", "hostports" },
+	/* one after those of iptables, kube-proxy's and Docker's, whichever came first: the kernel
+	 * stops at the first that has an answer */
+	[FLAT_NFT_PORTS_IN] = { NFPROTO_INET, "flatnet", "hostports_prerouting", "nat",
+				NF_INET_PRE_ROUTING, NF_IP_PRI_NAT_DST + 1 },
+	[FLAT_NFT_PORTS_OUT] = { NFPROTO_INET, "flatnet", "hostports_output", "nat",
+				 NF_INET_LOCAL_OUT, NF_IP_PRI_NAT_DST + 1 },
+	[FLAT_NFT_PORTS_SOURCE] = { NFPROTO_INET, "flatnet", "hostports_postrouting", "nat",
+				    NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC },
+	[FLAT_NFT_PORTS_GUARD] = { NFPROTO_INET, "flatnet", "hostports_guard", "filter",
+				   NF_INET_PRE_ROUTING, NF_IP_PRI_RAW },
 	[FLAT_NFT_IPTABLES] = { NFPROTO_IPV4, "filter", "FORWARD" },
 	[FLAT_NFT_IP6TABLES] = { NFPROTO_IPV6, "filter", "FORWARD" },
 };
@@ -41,13 +55,7 @@ static_assert(FLAT_NFT_MAX_PREFIXES <= 24, "nf_tables_newrule(): EFBIG");
 /* ---- expressions, the error sticks -------------------------------------------------------------
  */
 
-struct rule {
-	struct nftnl_rule *rule;
-	enum flat_nft_place place;
-	bool failed;
-};
-
-static struct nftnl_expr *add_expr(struct rule *r, const char *name)
+struct nftnl_expr *flat_nft_add_expr(struct flat_nft_rule *r, const char *name)
 {
 	struct nftnl_expr *e = r->rule ? nftnl_expr_alloc(name) : NULL;
 	if (!e)
@@ -57,9 +65,9 @@ static struct nftnl_expr *add_expr(struct rule *r, const char *name)
 	return e;
 }
 
-static void add_compare(struct rule *r, uint32_t op, const void *data, size_t len)
+void flat_nft_add_compare(struct flat_nft_rule *r, uint32_t op, const void *data, size_t len)
 {
-	struct nftnl_expr *e = add_expr(r, "cmp");
+	struct nftnl_expr *e = flat_nft_add_expr(r, "cmp");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
@@ -68,10 +76,10 @@ static void add_compare(struct rule *r, uint32_t op, const void *data, size_t le
 		r->failed = true;
 }
 
-static void add_mask(struct rule *r, const void *mask, size_t len)
+void flat_nft_add_mask(struct flat_nft_rule *r, const void *mask, size_t len)
 {
 	static const uint8_t zero[16];
-	struct nftnl_expr *e = add_expr(r, "bitwise");
+	struct nftnl_expr *e = flat_nft_add_expr(r, "bitwise");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
@@ -82,9 +90,9 @@ static void add_mask(struct rule *r, const void *mask, size_t len)
 		r->failed = true;
 }
 
-static void add_meta(struct rule *r, uint32_t key)
+void flat_nft_add_meta(struct flat_nft_rule *r, uint32_t key)
 {
-	struct nftnl_expr *e = add_expr(r, "meta");
+	struct nftnl_expr *e = flat_nft_add_expr(r, "meta");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_META_KEY, key);
@@ -92,17 +100,18 @@ static void add_meta(struct rule *r, uint32_t key)
 }
 
 /* In a table of family inet, addresses make sense only after this. */
-static void add_family(struct rule *r, int family)
+static void add_family(struct flat_nft_rule *r, int family)
 {
 	if (flat_nft_chains[r->place].family != NFPROTO_INET)
 		return;
 	const uint8_t nfproto = family == AF_INET ? NFPROTO_IPV4 : NFPROTO_IPV6;
-	add_meta(r, NFT_META_NFPROTO);
-	add_compare(r, NFT_CMP_EQ, &nfproto, sizeof nfproto);
+	flat_nft_add_meta(r, NFT_META_NFPROTO);
+	flat_nft_add_compare(r, NFT_CMP_EQ, &nfproto, sizeof nfproto);
 }
 
 /* Whole bytes are compared without a mask, as nft and iptables-nft do. */
-static void add_address(struct rule *r, bool source, uint32_t op, const struct flat_prefix *prefix)
+void flat_nft_add_address(struct flat_nft_rule *r, bool source, uint32_t op,
+			  const struct flat_prefix *prefix)
 {
 	const bool v4 = prefix->ip.family == AF_INET;
 	const struct flat_ip first = flat_prefix_first(prefix);
@@ -112,7 +121,7 @@ static void add_address(struct rule *r, bool source, uint32_t op, const struct f
 	uint32_t offset = v4 ? (source ? 12 : 16) : (source ? 8 : 24);
 	if (prefix->len == 0) /* everything */
 		return;
-	struct nftnl_expr *e = add_expr(r, "payload");
+	struct nftnl_expr *e = flat_nft_add_expr(r, "payload");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
@@ -123,27 +132,27 @@ static void add_address(struct rule *r, bool source, uint32_t op, const struct f
 		uint8_t mask[16] = { 0 };
 		memset(mask, 0xff, bytes);
 		mask[bytes - 1] = (uint8_t)(0xff00 >> (prefix->len % 8));
-		add_mask(r, mask, len);
+		flat_nft_add_mask(r, mask, len);
 	}
-	add_compare(r, op, first.bytes, len);
+	flat_nft_add_compare(r, op, first.bytes, len);
 }
 
-static void add_verdict(struct rule *r, int verdict)
+void flat_nft_add_verdict(struct flat_nft_rule *r, int verdict)
 {
 	struct nftnl_expr *e;
 	/* iptables-nft writes each of its rules with a counter, and shows ours with one */
 	if (flat_nft_chains[r->place].family != NFPROTO_INET)
-		add_expr(r, "counter");
-	e = add_expr(r, "immediate");
+		flat_nft_add_expr(r, "counter");
+	e = flat_nft_add_expr(r, "immediate");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
 	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, (uint32_t)verdict);
 }
 
-static void add_masquerade(struct rule *r)
+void flat_nft_add_masquerade(struct flat_nft_rule *r)
 {
-	struct nftnl_expr *e = add_expr(r, "masq");
+	struct nftnl_expr *e = flat_nft_add_expr(r, "masq");
 	if (e)
 		nftnl_expr_set_u32(e, NFTNL_EXPR_MASQ_FLAGS, NF_NAT_RANGE_PROTO_RANDOM_FULLY);
 }
@@ -181,17 +190,10 @@ static uint32_t digest(const struct flat_nft_network *want)
 	return (uint32_t)hash_prefixes(h, want->pods, want->pod_count);
 }
 
-struct builder {
-	const struct flat_nft_network *want;
-	struct flat_nft_rules *rules;
-	uint32_t digest;
-	bool failed;
-};
-
-static struct rule begin_rule(enum flat_nft_place place, int family)
+struct flat_nft_rule flat_nft_begin_rule(enum flat_nft_place place, int family)
 {
 	const struct flat_nft_chain *chain = &flat_nft_chains[place];
-	struct rule r = { .rule = nftnl_rule_alloc(), .place = place };
+	struct flat_nft_rule r = { .rule = nftnl_rule_alloc(), .place = place };
 	if (!r.rule) {
 		r.failed = true;
 		return r;
@@ -205,7 +207,7 @@ static struct rule begin_rule(enum flat_nft_place place, int family)
 	return r;
 }
 
-static void tag_rule(struct builder *b, struct rule *r)
+static void tag_rule(struct flat_nft_builder *b, struct flat_nft_rule *r)
 {
 	char tag[FLAT_NFT_TAG + 16];
 	struct nftnl_udata_buf *udata = nftnl_udata_buf_alloc(NFT_USERDATA_MAXLEN);
@@ -218,7 +220,7 @@ static void tag_rule(struct builder *b, struct rule *r)
 		nftnl_udata_buf_free(udata);
 }
 
-static void end_rule(struct builder *b, struct rule *r)
+void flat_nft_end_rule(struct flat_nft_builder *b, struct flat_nft_rule *r)
 {
 	struct flat_nft_rules *rules = b->rules;
 	if (r->rule)
@@ -249,56 +251,57 @@ static void end_rule(struct builder *b, struct rule *r)
 }
 
 /* kube-proxy masquerades these itself, and picks the source address for them. */
-static void build_mark(struct builder *b)
+void flat_nft_build_mark(struct flat_nft_builder *b, enum flat_nft_place place)
 {
 	const uint32_t mark = KUBE_PROXY_MASQUERADE;
-	struct rule r = begin_rule(FLAT_NFT_POSTROUTING, 0);
-	add_meta(&r, NFT_META_MARK);
-	add_mask(&r, &mark, sizeof mark);
-	add_compare(&r, NFT_CMP_EQ, &mark, sizeof mark);
-	add_verdict(&r, NFT_RETURN);
-	end_rule(b, &r);
+	struct flat_nft_rule r = flat_nft_begin_rule(place, 0);
+	flat_nft_add_meta(&r, NFT_META_MARK);
+	flat_nft_add_mask(&r, &mark, sizeof mark);
+	flat_nft_add_compare(&r, NFT_CMP_EQ, &mark, sizeof mark);
+	flat_nft_add_verdict(&r, NFT_RETURN);
+	flat_nft_end_rule(b, &r);
 }
 
 /* One rule that excludes all of the cluster's prefixes, not a "return" for each: so no rule hides a
  * packet from those of another network, and their order means nothing. */
-static void build_masquerade(struct builder *b, const struct flat_prefix *pods)
+static void build_masquerade(struct flat_nft_builder *b, const struct flat_nft_network *want,
+			     const struct flat_prefix *pods)
 {
 	static const struct flat_prefix multicast[] = {
 		{ .ip = { AF_INET, { 224 } }, .len = 4 },
 		{ .ip = { AF_INET6, { 0xff } }, .len = 8 },
 	};
 	const int family = pods->ip.family;
-	for (size_t i = 0; i < b->want->cluster_count; i++) {
-		if (b->want->cluster[i].ip.family == family && b->want->cluster[i].len == 0)
+	for (size_t i = 0; i < want->cluster_count; i++) {
+		if (want->cluster[i].ip.family == family && want->cluster[i].len == 0)
 			return; /* nothing is outside */
 	}
-	struct rule r = begin_rule(FLAT_NFT_POSTROUTING, family);
-	add_address(&r, true, NFT_CMP_EQ, pods);
-	for (size_t i = 0; i < b->want->cluster_count; i++) {
-		if (b->want->cluster[i].ip.family == family)
-			add_address(&r, false, NFT_CMP_NEQ, &b->want->cluster[i]);
+	struct flat_nft_rule r = flat_nft_begin_rule(FLAT_NFT_POSTROUTING, family);
+	flat_nft_add_address(&r, true, NFT_CMP_EQ, pods);
+	for (size_t i = 0; i < want->cluster_count; i++) {
+		if (want->cluster[i].ip.family == family)
+			flat_nft_add_address(&r, false, NFT_CMP_NEQ, &want->cluster[i]);
 	}
-	add_address(&r, false, NFT_CMP_NEQ, &multicast[family == AF_INET6]);
-	add_masquerade(&r);
-	end_rule(b, &r);
+	flat_nft_add_address(&r, false, NFT_CMP_NEQ, &multicast[family == AF_INET6]);
+	flat_nft_add_masquerade(&r);
+	flat_nft_end_rule(b, &r);
 }
 
-static void build_accept(struct builder *b, enum flat_nft_place place,
+static void build_accept(struct flat_nft_builder *b, enum flat_nft_place place,
 			 const struct flat_prefix *cluster)
 {
 	for (int source = 1; source >= 0; source--) {
-		struct rule r = begin_rule(place, cluster->ip.family);
-		add_address(&r, source, NFT_CMP_EQ, cluster);
-		add_verdict(&r, NF_ACCEPT);
-		end_rule(b, &r);
+		struct flat_nft_rule r = flat_nft_begin_rule(place, cluster->ip.family);
+		flat_nft_add_address(&r, source, NFT_CMP_EQ, cluster);
+		flat_nft_add_verdict(&r, NF_ACCEPT);
+		flat_nft_end_rule(b, &r);
 	}
 }
 
 int flat_nft_build(const struct flat_nft_network *want, struct flat_nft_rules *ret_rules,
 		   struct flat_err *err)
 {
-	struct builder b = { .want = want, .rules = ret_rules };
+	struct flat_nft_builder b = { .rules = ret_rules };
 	*ret_rules = (struct flat_nft_rules){ 0 };
 	flat_nft_tag_prefix(want->name, ret_rules->prefix, sizeof ret_rules->prefix);
 	if (want->cluster_count > FLAT_NFT_MAX_PREFIXES || want->pod_count > FLAT_NFT_MAX_PREFIXES)
@@ -307,16 +310,18 @@ int flat_nft_build(const struct flat_nft_network *want, struct flat_nft_rules *r
 				 FLAT_NFT_MAX_PREFIXES);
 	b.digest = digest(want);
 	if (want->masquerade && want->pod_count) {
-		build_mark(&b);
+		flat_nft_build_mark(&b, FLAT_NFT_POSTROUTING);
 		for (size_t i = 0; i < want->pod_count; i++)
-			build_masquerade(&b, &want->pods[i]);
+			build_masquerade(&b, want, &want->pods[i]);
 	}
-	for (int place = FLAT_NFT_FORWARD; want->forward && place < FLAT_NFT_PLACES; place++) {
+	static const enum flat_nft_place accepting[] = { FLAT_NFT_FORWARD, FLAT_NFT_IPTABLES,
+							 FLAT_NFT_IP6TABLES };
+	for (size_t p = 0; want->forward && p < FLAT_LEN(accepting); p++) {
 		for (size_t i = 0; i < want->cluster_count; i++) {
-			int family = want->cluster[i].ip.family;
-			if (place == FLAT_NFT_FORWARD ||
-			    (place == FLAT_NFT_IPTABLES) == (family == AF_INET))
-				build_accept(&b, (enum flat_nft_place)place, &want->cluster[i]);
+			const int family = want->cluster[i].ip.family;
+			if (accepting[p] == FLAT_NFT_FORWARD ||
+			    (accepting[p] == FLAT_NFT_IPTABLES) == (family == AF_INET))
+				build_accept(&b, accepting[p], &want->cluster[i]);
 		}
 	}
 	if (b.failed) {

@@ -44,35 +44,15 @@
 #include <string.h>
 #include <sys/random.h>
 
-enum {
-	TRIES = 32,
-	REQUEST_BYTES = 512, /* bounds each small message: two names of ours and a number */
-};
-
-struct old_rule {
-	enum flat_nft_place place;
-	uint64_t handle;
-};
-
-/* What the kernel has, compared with what is wanted. */
-struct view {
-	const struct flat_nft_rules *rules;
-	struct flat_nft_chain const *reading; /* the chain or table that a dump is about */
-	bool wanted[FLAT_NFT_PLACES];	      /* false: our rules there are to go */
-	bool differs[FLAT_NFT_PLACES];
-	size_t next[FLAT_NFT_PLACES]; /* the first wanted rule not met yet */
-	size_t others;		      /* rules in our table that are not of this network */
-};
-
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
-static struct nlmsghdr *get_header(char *buf, int type, const struct flat_nft_chain *chain)
+struct nlmsghdr *flat_nft_header(char *buf, int type, const struct flat_nft_chain *chain)
 {
 	return nftnl_nlmsg_build_hdr(buf, (uint16_t)type, chain ? chain->family : AF_UNSPEC, 0, 0);
 }
 
-static int advise(struct flat_err *err, int r)
+int flat_nft_advise(struct flat_err *err, int r)
 {
 	if (r == -EINVAL || r == -EOPNOTSUPP || r == -EPROTONOSUPPORT || r == -EAFNOSUPPORT)
 		flat_detail(err, "the kernel lacks nf_tables or a part of it: load the modules "
@@ -92,13 +72,13 @@ static int parse_generation(const struct nlmsghdr *h, void *elem, void *arg)
 	return 1;
 }
 
-static int get_generation(struct flat_net *net, uint32_t *ret_generation, struct flat_err *err)
+int flat_nft_generation(struct flat_net *net, uint32_t *ret_generation, struct flat_err *err)
 {
-	char buf[REQUEST_BYTES];
-	struct nlmsghdr *h = get_header(buf, NFT_MSG_GETGEN, NULL);
+	char buf[FLAT_NFT_REQUEST];
+	struct nlmsghdr *h = flat_nft_header(buf, NFT_MSG_GETGEN, NULL);
 	int r = flat_nl_ask(net, h, 0, parse_generation, ret_generation, NULL, err,
 			    "read the generation of nf_tables");
-	return r < 0 ? advise(err, r) : 0;
+	return r < 0 ? flat_nft_advise(err, r) : 0;
 }
 
 static int parse_policy(const struct nlmsghdr *h, void *elem, void *arg)
@@ -118,13 +98,13 @@ static int parse_policy(const struct nlmsghdr *h, void *elem, void *arg)
 static int get_chain(struct flat_net *net, const struct flat_nft_chain *chain, bool *ret_drop,
 		     struct flat_err *err)
 {
-	char buf[REQUEST_BYTES];
-	struct nlmsghdr *h = get_header(buf, NFT_MSG_GETCHAIN, chain);
+	char buf[FLAT_NFT_REQUEST];
+	struct nlmsghdr *h = flat_nft_header(buf, NFT_MSG_GETCHAIN, chain);
 	mnl_attr_put_strz(h, NFTA_CHAIN_TABLE, chain->table);
 	mnl_attr_put_strz(h, NFTA_CHAIN_NAME, chain->chain);
 	int r = flat_nl_ask(net, h, FLAT_GONE_OK, parse_policy, ret_drop, NULL, err,
 			    "look up chain '%s' of table '%s'", chain->chain, chain->table);
-	return r < 0 ? advise(err, r) : r;
+	return r < 0 ? flat_nft_advise(err, r) : r;
 }
 
 /* Is all that we would send in what the kernel shows? It may show more: defaults. */
@@ -233,8 +213,8 @@ static void skip_to(const struct flat_nft_rules *rules, enum flat_nft_place plac
 static int parse_rule(const struct nlmsghdr *h, void *elem, void *arg)
 {
 	struct nlattr *tb[NFTA_RULE_MAX + 1];
-	struct old_rule *old = elem;
-	struct view *view = arg;
+	struct flat_nft_old *old = elem;
+	struct flat_nft_view *view = arg;
 	char chain[64];
 	if ((h->nlmsg_type & 0xff) != NFT_MSG_NEWRULE)
 		return 0;
@@ -251,7 +231,9 @@ static int parse_rule(const struct nlmsghdr *h, void *elem, void *arg)
 			break;
 	}
 	if (old->place == FLAT_NFT_PLACES || !is_tagged(tb, view->rules->prefix)) {
-		view->others += view->reading->family == NFPROTO_INET;
+		const bool ports = is_tagged(tb, FLAT_NFT_PORTS_TAG);
+		view->ports |= ports;
+		view->others += view->reading->family == NFPROTO_INET && !ports;
 		return 0;
 	}
 	size_t *next = &view->next[old->place];
@@ -267,7 +249,7 @@ static int parse_rule(const struct nlmsghdr *h, void *elem, void *arg)
 
 static void reset_view(void *arg)
 {
-	struct view *view = arg;
+	struct flat_nft_view *view = arg;
 	for (enum flat_nft_place place = 0; place < FLAT_NFT_PLACES; place++) {
 		const struct flat_nft_chain *c = &flat_nft_chains[place];
 		if (c->family != view->reading->family)
@@ -275,44 +257,48 @@ static void reset_view(void *arg)
 		view->differs[place] = false;
 		view->next[place] = 0;
 		skip_to(view->rules, place, &view->next[place]);
-		if (c->family == NFPROTO_INET)
+		if (c->family == NFPROTO_INET) {
 			view->others = 0;
+			view->ports = false;
+		}
 	}
 }
 
-static int read_rules(struct flat_net *net, struct view *view, const struct flat_nft_chain *chain,
-		      bool whole_table, struct flat_nl_list *old, struct flat_err *err)
+static int read_rules(struct flat_net *net, struct flat_nft_view *view,
+		      const struct flat_nft_chain *chain, bool whole_table,
+		      struct flat_nl_list *old, struct flat_err *err)
 {
-	char buf[REQUEST_BYTES];
+	char buf[FLAT_NFT_REQUEST];
 	flat_auto_list some = { 0 };
-	struct nlmsghdr *h = get_header(buf, NFT_MSG_GETRULE, chain);
+	struct nlmsghdr *h = flat_nft_header(buf, NFT_MSG_GETRULE, chain);
 	mnl_attr_put_strz(h, NFTA_RULE_TABLE, chain->table);
 	if (!whole_table)
 		mnl_attr_put_strz(h, NFTA_RULE_CHAIN, chain->chain);
 	view->reading = chain;
-	int r = flat_nl_dump(net, h, FLAT_GONE_OK, parse_rule, sizeof(struct old_rule), view,
+	int r = flat_nl_dump(net, h, FLAT_GONE_OK, parse_rule, sizeof(struct flat_nft_old), view,
 			     reset_view, &some, err, "list the rules of table '%s'", chain->table);
 	if (r < 0)
-		return advise(err, r);
+		return flat_nft_advise(err, r);
 	for (size_t i = 0; i < some.count; i++) {
-		struct old_rule *rule = flat_nl_list_add(old, sizeof *rule);
+		struct flat_nft_old *rule = flat_nl_list_add(old, sizeof *rule);
 		if (!rule)
 			return flat_fail(err, FLAT_CODE_NETWORK, ENOMEM,
 					 "list the rules of table '%s'", chain->table);
-		*rule = ((const struct old_rule *)some.items)[i];
+		*rule = ((const struct flat_nft_old *)some.items)[i];
 	}
 	return 0;
 }
 
 /* Fills the view, and the list of all our rules that stand somewhere. 1: all as wanted. */
-static int look(struct flat_net *net, const struct flat_nft_rules *rules, struct view *view,
-		struct flat_nl_list *old, struct flat_err *err)
+int flat_nft_look(struct flat_net *net, const struct flat_nft_rules *rules,
+		  struct flat_nft_view *view, struct flat_nl_list *old, struct flat_err *err)
 {
-	*view = (struct view){ .rules = rules };
+	*view = (struct flat_nft_view){ .rules = rules };
 	old->count = 0;
-	view->wanted[FLAT_NFT_POSTROUTING] = view->wanted[FLAT_NFT_FORWARD] = true;
+	for (int p = 0; p < FLAT_NFT_PLACES; p++)
+		view->wanted[p] = flat_nft_chains[p].family == NFPROTO_INET;
 	int r = read_rules(net, view, &flat_nft_chains[FLAT_NFT_POSTROUTING], true, old, err);
-	for (int p = FLAT_NFT_IPTABLES; r >= 0 && p <= FLAT_NFT_IP6TABLES; p++) {
+	for (int p = FLAT_NFT_IPTABLES; r >= 0 && p <= FLAT_NFT_IP6TABLES && !rules->ports; p++) {
 		r = get_chain(net, &flat_nft_chains[p], &view->wanted[p], err);
 		if (r > 0)
 			r = read_rules(net, view, &flat_nft_chains[p], false, old, err);
@@ -331,15 +317,8 @@ static int look(struct flat_net *net, const struct flat_nft_rules *rules, struct
 /* ---- writing -----------------------------------------------------------------------------------
  */
 
-struct batch {
-	struct flat_net *net;
-	char *buf;
-	size_t used, room;
-	bool failed;
-};
-
 /* Room for len more bytes; NULL: out of memory, which sticks. */
-static char *reserve(struct batch *b, size_t len)
+static char *reserve(struct flat_nft_batch *b, size_t len)
 {
 	if (!b->failed && b->room - b->used < len) {
 		size_t room = (b->room + len) * 2;
@@ -354,75 +333,76 @@ static char *reserve(struct batch *b, size_t len)
 	return b->failed ? NULL : b->buf + b->used;
 }
 
-static void commit_message(struct batch *b, const struct nlmsghdr *h)
+void flat_nft_put_end(struct flat_nft_batch *b, const struct nlmsghdr *h)
 {
 	b->used += NLMSG_ALIGN(h->nlmsg_len);
 }
 
-static void put_marker(struct batch *b, bool begin, uint32_t generation)
+void flat_nft_put_marker(struct flat_nft_batch *b, bool begin, uint32_t generation)
 {
-	char *buf = reserve(b, REQUEST_BYTES);
+	char *buf = reserve(b, FLAT_NFT_REQUEST);
 	if (!buf)
 		return;
 	uint32_t seq = flat_nl_next_seq(b->net);
 	struct nlmsghdr *h = begin ? nftnl_batch_begin(buf, seq) : nftnl_batch_end(buf, seq);
 	if (begin)
 		mnl_attr_put_u32(h, NFNL_BATCH_GENID, htonl(generation));
-	commit_message(b, h);
+	flat_nft_put_end(b, h);
 }
 
-static struct nlmsghdr *put_header(struct batch *b, int type, const struct flat_nft_chain *chain,
-				   int flags)
+struct nlmsghdr *flat_nft_put_header(struct flat_nft_batch *b, int type,
+				     const struct flat_nft_chain *chain, int flags)
 {
-	char *buf = reserve(b, REQUEST_BYTES);
+	char *buf = reserve(b, FLAT_NFT_REQUEST);
 	return buf ? nftnl_nlmsg_build_hdr(buf, (uint16_t)type, chain->family, (uint16_t)flags,
 					   flat_nl_next_seq(b->net))
 		   : NULL;
 }
 
-static void put_table(struct batch *b, int type, int flags)
+void flat_nft_put_table(struct flat_nft_batch *b, int type, int flags)
 {
 	const struct flat_nft_chain *chain = &flat_nft_chains[FLAT_NFT_POSTROUTING];
-	struct nlmsghdr *h = put_header(b, type, chain, flags);
+	struct nlmsghdr *h = flat_nft_put_header(b, type, chain, flags);
 	if (!h)
 		return;
 	mnl_attr_put_strz(h, NFTA_TABLE_NAME, chain->table);
 	if (type == NFT_MSG_NEWTABLE)
 		mnl_attr_put_u32(h, NFTA_TABLE_FLAGS, 0);
-	commit_message(b, h);
+	flat_nft_put_end(b, h);
 }
 
-static void put_chain(struct batch *b, enum flat_nft_place place)
+void flat_nft_put_chain(struct flat_nft_batch *b, enum flat_nft_place place)
 {
-	const bool nat = place == FLAT_NFT_POSTROUTING;
 	const struct flat_nft_chain *chain = &flat_nft_chains[place];
-	struct nlmsghdr *h = put_header(b, NFT_MSG_NEWCHAIN, chain, NLM_F_CREATE);
+	struct nlmsghdr *h = flat_nft_put_header(b, NFT_MSG_NEWCHAIN, chain, NLM_F_CREATE);
 	if (!h)
 		return;
 	mnl_attr_put_strz(h, NFTA_CHAIN_TABLE, chain->table);
 	mnl_attr_put_strz(h, NFTA_CHAIN_NAME, chain->chain);
-	struct nlattr *hook = mnl_attr_nest_start(h, NFTA_CHAIN_HOOK);
-	mnl_attr_put_u32(h, NFTA_HOOK_HOOKNUM, htonl(nat ? NF_INET_POST_ROUTING : NF_INET_FORWARD));
-	mnl_attr_put_u32(h, NFTA_HOOK_PRIORITY, htonl(nat ? 100 : 0)); /* srcnat, filter */
-	mnl_attr_nest_end(h, hook);
-	mnl_attr_put_u32(h, NFTA_CHAIN_POLICY, htonl(NF_ACCEPT));
-	mnl_attr_put_strz(h, NFTA_CHAIN_TYPE, nat ? "nat" : "filter");
-	commit_message(b, h);
+	if (chain->type) {
+		struct nlattr *hook = mnl_attr_nest_start(h, NFTA_CHAIN_HOOK);
+		mnl_attr_put_u32(h, NFTA_HOOK_HOOKNUM, htonl((uint32_t)chain->hook));
+		mnl_attr_put_u32(h, NFTA_HOOK_PRIORITY, htonl((uint32_t)chain->priority));
+		mnl_attr_nest_end(h, hook);
+		mnl_attr_put_u32(h, NFTA_CHAIN_POLICY, htonl(NF_ACCEPT));
+		mnl_attr_put_strz(h, NFTA_CHAIN_TYPE, chain->type);
+	}
+	flat_nft_put_end(b, h);
 }
 
-static void put_old(struct batch *b, const struct old_rule *old)
+void flat_nft_put_old(struct flat_nft_batch *b, const struct flat_nft_old *old)
 {
 	const struct flat_nft_chain *chain = &flat_nft_chains[old->place];
-	struct nlmsghdr *h = put_header(b, NFT_MSG_DELRULE, chain, 0);
+	struct nlmsghdr *h = flat_nft_put_header(b, NFT_MSG_DELRULE, chain, 0);
 	if (!h)
 		return;
 	mnl_attr_put_strz(h, NFTA_RULE_TABLE, chain->table);
 	mnl_attr_put_strz(h, NFTA_RULE_CHAIN, chain->chain);
 	mnl_attr_put_u64(h, NFTA_RULE_HANDLE, htobe64(old->handle));
-	commit_message(b, h);
+	flat_nft_put_end(b, h);
 }
 
-static void put_rule(struct batch *b, const struct nlmsghdr *rule, int flags)
+void flat_nft_put_rule(struct flat_nft_batch *b, const struct nlmsghdr *rule, int flags)
 {
 	char *buf = reserve(b, NLMSG_ALIGN(rule->nlmsg_len));
 	if (!buf)
@@ -431,50 +411,50 @@ static void put_rule(struct batch *b, const struct nlmsghdr *rule, int flags)
 	struct nlmsghdr *h = (struct nlmsghdr *)buf;
 	h->nlmsg_flags |= (uint16_t)flags;
 	h->nlmsg_seq = flat_nl_next_seq(b->net);
-	commit_message(b, h);
+	flat_nft_put_end(b, h);
 }
 
 /* Our own chains are appended to; iptables' FORWARD gets ours at its head, in front of rules that
  * reject: each one before the last, so from the last to the first. */
-static void put_wanted(struct batch *b, const struct view *view)
+static void put_wanted(struct flat_nft_batch *b, const struct flat_nft_view *view)
 {
 	const struct flat_nft_rules *rules = view->rules;
 	for (size_t i = 0; i < rules->count; i++) {
 		enum flat_nft_place p = rules->rules[i].place;
 		if (view->differs[p] && flat_nft_chains[p].family == NFPROTO_INET)
-			put_rule(b, flat_nft_rule(rules, i), NLM_F_APPEND);
+			flat_nft_put_rule(b, flat_nft_rule(rules, i), NLM_F_APPEND);
 	}
 	for (size_t i = rules->count; i-- > 0;) {
 		enum flat_nft_place p = rules->rules[i].place;
 		if (view->differs[p] && view->wanted[p] &&
 		    flat_nft_chains[p].family != NFPROTO_INET)
-			put_rule(b, flat_nft_rule(rules, i), 0);
+			flat_nft_put_rule(b, flat_nft_rule(rules, i), 0);
 	}
 }
 
-static void put_all(struct batch *b, uint32_t generation, const struct view *view,
+static void put_all(struct flat_nft_batch *b, uint32_t generation, const struct flat_nft_view *view,
 		    const struct flat_nl_list *old)
 {
 	const bool ours = view->differs[FLAT_NFT_POSTROUTING] || view->differs[FLAT_NFT_FORWARD];
-	bool keep = view->others > 0, had = false;
+	bool keep = view->others > 0 || view->ports_used, had = false;
 	for (size_t i = 0; i < view->rules->count; i++)
 		keep |= flat_nft_chains[view->rules->rules[i].place].family == NFPROTO_INET;
-	put_marker(b, true, generation);
+	flat_nft_put_marker(b, true, generation);
 	if (ours && keep) {
-		put_table(b, NFT_MSG_NEWTABLE, NLM_F_CREATE);
-		put_chain(b, FLAT_NFT_POSTROUTING);
-		put_chain(b, FLAT_NFT_FORWARD);
+		flat_nft_put_table(b, NFT_MSG_NEWTABLE, NLM_F_CREATE);
+		flat_nft_put_chain(b, FLAT_NFT_POSTROUTING);
+		flat_nft_put_chain(b, FLAT_NFT_FORWARD);
 	}
 	for (size_t i = 0; i < old->count; i++) {
-		const struct old_rule *rule = (const struct old_rule *)old->items + i;
+		const struct flat_nft_old *rule = (const struct flat_nft_old *)old->items + i;
 		had |= flat_nft_chains[rule->place].family == NFPROTO_INET;
 		if (view->differs[rule->place])
-			put_old(b, rule);
+			flat_nft_put_old(b, rule);
 	}
 	if (ours && !keep && had) /* the last network has gone */
-		put_table(b, NFT_MSG_DELTABLE, 0);
+		flat_nft_put_table(b, NFT_MSG_DELTABLE, 0);
 	put_wanted(b, view);
-	put_marker(b, false, 0);
+	flat_nft_put_marker(b, false, 0);
 }
 
 static int refused(struct flat_err *err, int r, const char *text, const char *name)
@@ -482,7 +462,7 @@ static int refused(struct flat_err *err, int r, const char *text, const char *na
 	flat_fail(err, r == -ERESTART ? FLAT_CODE_TRY_LATER : FLAT_CODE_NETWORK, -r,
 		  "write the nf_tables rules of network '%s'", name);
 	if (r == -ERESTART)
-		flat_detail(err, "others changed the rules %d times in between", TRIES);
+		flat_detail(err, "others changed the rules %d times in between", FLAT_NFT_TRIES);
 	else if (*text)
 		flat_detail(err, "%s", text);
 	else if (r == -EPERM)
@@ -493,15 +473,15 @@ static int refused(struct flat_err *err, int r, const char *text, const char *na
 	else if (r == -ENOENT)
 		flat_detail(err, "the kernel lacks a part of nf_tables: load the modules "
 				 "nft_chain_nat and nft_masq, or turn ipMasq off");
-	return advise(err, r);
+	return flat_nft_advise(err, r);
 }
 
 /* One transaction: 0, or the first refusal; *ret_seq 0: err has been set. */
-static int write_rules(struct flat_net *net, uint32_t generation, const struct view *view,
+static int write_rules(struct flat_net *net, uint32_t generation, const struct flat_nft_view *view,
 		       const struct flat_nl_list *old, uint32_t *ret_seq, char *text, size_t size,
 		       struct flat_err *err)
 {
-	struct batch batch = { .net = net };
+	struct flat_nft_batch batch = { .net = net };
 	int r;
 	put_all(&batch, generation, view, old);
 	if (batch.failed) {
@@ -514,7 +494,7 @@ static int write_rules(struct flat_net *net, uint32_t generation, const struct v
 	return r;
 }
 
-static void pause_before(int attempt)
+void flat_nft_pause(int attempt)
 {
 	uint16_t random = 0;
 	if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0)
@@ -527,22 +507,25 @@ static int settle(const char *name, const struct flat_nft_rules *rules, struct f
 {
 	flat_auto_net *net = NULL;
 	flat_auto_list old = { 0 };
-	struct view view;
+	struct flat_nft_view view;
 	int r = flat_nl_open(NETLINK_NETFILTER, &net, err);
 	if (r < 0)
 		return r;
 	/* the common case, without a look at the generation */
-	if ((r = look(net, rules, &view, &old, err)) != 0)
+	if ((r = flat_nft_look(net, rules, &view, &old, err)) != 0)
 		return r < 0 ? r : 0;
 	char text[256] = "";
-	for (int attempt = 0; attempt < TRIES; attempt++) {
+	for (int attempt = 0; attempt < FLAT_NFT_TRIES; attempt++) {
 		uint32_t generation = 0, seq = 0;
 		if (attempt)
-			pause_before(attempt);
-		if ((r = get_generation(net, &generation, err)) < 0)
+			flat_nft_pause(attempt);
+		if ((r = flat_nft_generation(net, &generation, err)) < 0)
 			return r;
-		if ((r = look(net, rules, &view, &old, err)) != 0)
+		if ((r = flat_nft_look(net, rules, &view, &old, err)) != 0)
 			return r < 0 ? r : 0; /* another one did it */
+		if (view.ports && !rules->count && (r = flat_nft_ports_used(net, err)) < 0)
+			return r;
+		view.ports_used = r > 0;
 		r = write_rules(net, generation, &view, &old, &seq, text, sizeof text, err);
 		if (r == 0)
 			return 1;
@@ -588,19 +571,19 @@ int flat_nft_verify(const struct flat_nft_network *want, const char **ret_what,
 	flat_auto_net *net = NULL;
 	flat_auto_list old = { 0 };
 	struct flat_nft_rules rules;
-	struct view view = { 0 };
+	struct flat_nft_view view = { 0 };
 	int r = flat_nft_build(want, &rules, err);
 	if (r < 0)
 		return r;
 	r = flat_nl_open(NETLINK_NETFILTER, &net, err);
 	if (r == 0)
-		r = look(net, &rules, &view, &old, err);
+		r = flat_nft_look(net, &rules, &view, &old, err);
 	flat_nft_rules_free(&rules);
 	if (r < 0)
 		return r;
 	for (int p = 0; p < FLAT_NFT_PLACES; p++) {
 		/* accept rules that are left in a chain that accepts by itself do no harm */
-		if (view.differs[p] && view.wanted[p]) {
+		if (view.differs[p] && view.wanted[p] && what[p]) {
 			*ret_what = what[p];
 			return 0;
 		}

@@ -10,6 +10,11 @@
 enum flat_nft_place {
 	FLAT_NFT_POSTROUTING, /* table inet flatnet */
 	FLAT_NFT_FORWARD,
+	FLAT_NFT_PORTS, /* host ports: see nft-ports.c */
+	FLAT_NFT_PORTS_IN,
+	FLAT_NFT_PORTS_OUT,
+	FLAT_NFT_PORTS_SOURCE,
+	FLAT_NFT_PORTS_GUARD,
 	FLAT_NFT_IPTABLES,  /* table ip filter, chain FORWARD: wanted only where its policy is drop
 			     */
 	FLAT_NFT_IP6TABLES, /* table ip6 filter */
@@ -18,6 +23,8 @@ enum flat_nft_place {
 struct flat_nft_chain {
 	uint8_t family;
 	const char *table, *chain;
+	const char *type; /* NULL: not on a hook, or not made by us */
+	int hook, priority;
 };
 extern const struct flat_nft_chain flat_nft_chains[FLAT_NFT_PLACES];
 
@@ -38,10 +45,102 @@ struct flat_nft_rules {
 		size_t offset;
 	} rules[FLAT_NFT_RULES];
 	char prefix[FLAT_NFT_TAG]; /* how the tags of this network start: "flatnet:NAME:" */
+	bool ports;		   /* they are those of host ports, and in our table only */
 };
+
+/* Makes them, rule by rule; the error sticks. */
+struct flat_nft_builder {
+	struct flat_nft_rules *rules;
+	uint32_t digest; /* goes into the tags */
+	bool failed;
+};
+struct flat_nft_rule {
+	struct nftnl_rule *rule;
+	enum flat_nft_place place;
+	bool failed;
+};
+struct nftnl_expr;
+/* family 0: of both. */
+struct flat_nft_rule flat_nft_begin_rule(enum flat_nft_place place, int family);
+struct nftnl_expr *flat_nft_add_expr(struct flat_nft_rule *r, const char *name);
+/* Register 1 with this. */
+void flat_nft_add_compare(struct flat_nft_rule *r, uint32_t op, const void *data, size_t len);
+void flat_nft_add_mask(struct flat_nft_rule *r, const void *mask, size_t len);
+void flat_nft_add_meta(struct flat_nft_rule *r, uint32_t key);
+void flat_nft_add_address(struct flat_nft_rule *r, bool source, uint32_t op,
+			  const struct flat_prefix *prefix);
+void flat_nft_add_verdict(struct flat_nft_rule *r, int verdict);
+void flat_nft_add_masquerade(struct flat_nft_rule *r);
+void flat_nft_end_rule(struct flat_nft_builder *b, struct flat_nft_rule *r);
+/* What kube-proxy marked is its own. */
+void flat_nft_build_mark(struct flat_nft_builder *b, enum flat_nft_place place);
+
 int flat_nft_build(const struct flat_nft_network *want, struct flat_nft_rules *ret_rules,
 		   struct flat_err *err);
 void flat_nft_rules_free(struct flat_nft_rules *rules);
 struct nlmsghdr *flat_nft_rule(const struct flat_nft_rules *rules, size_t i);
 /* "flatnet:NAME:", the name hashed when it is long or has characters of its own meaning here. */
 void flat_nft_tag_prefix(const char *name, char *buf, size_t size);
+
+/* ---- reading -----------------------------------------------------------------------------------
+ */
+
+enum {
+	FLAT_NFT_TRIES = 32,
+	FLAT_NFT_REQUEST = 512, /* bounds each small message: two names of ours and a number */
+};
+
+struct flat_nft_old {
+	enum flat_nft_place place;
+	uint64_t handle;
+};
+
+/* What the kernel has, compared with what is wanted. */
+struct flat_nft_view {
+	const struct flat_nft_rules *rules;
+	struct flat_nft_chain const *reading; /* the chain or table that a dump is about */
+	bool wanted[FLAT_NFT_PLACES];	      /* false: our rules there are to go */
+	bool differs[FLAT_NFT_PLACES];
+	size_t next[FLAT_NFT_PLACES]; /* the first wanted rule not met yet */
+	size_t others;		      /* rules in our table that are not of this network */
+	bool ports, ports_used;	      /* those of host ports are there; and there is one */
+};
+
+/* Fills the view, and the list of all our rules that stand somewhere (struct flat_nft_old). 1: all
+ * as wanted. */
+struct flat_nl_list;
+int flat_nft_look(struct flat_net *net, const struct flat_nft_rules *rules,
+		  struct flat_nft_view *view, struct flat_nl_list *old, struct flat_err *err);
+struct nlmsghdr *flat_nft_header(char *buf, int type, const struct flat_nft_chain *chain);
+int flat_nft_generation(struct flat_net *net, uint32_t *ret_generation, struct flat_err *err);
+/* Tells what the kernel may lack; returns r. */
+int flat_nft_advise(struct flat_err *err, int r);
+
+/* ---- writing -----------------------------------------------------------------------------------
+ */
+
+/* Messages of one transaction; that memory was out sticks. Zero-initialise, free buf. */
+struct flat_nft_batch {
+	struct flat_net *net;
+	char *buf;
+	size_t used, room;
+	bool failed;
+};
+void flat_nft_put_marker(struct flat_nft_batch *b, bool begin, uint32_t generation);
+void flat_nft_put_table(struct flat_nft_batch *b, int type, int flags);
+void flat_nft_put_chain(struct flat_nft_batch *b, enum flat_nft_place place);
+void flat_nft_put_old(struct flat_nft_batch *b, const struct flat_nft_old *old);
+void flat_nft_put_rule(struct flat_nft_batch *b, const struct nlmsghdr *rule, int flags);
+/* For others: a message in our table, to be completed with at most FLAT_NFT_REQUEST bytes and
+ * ended; NULL: out of memory. */
+struct nlmsghdr *flat_nft_put_header(struct flat_nft_batch *b, int type,
+				     const struct flat_nft_chain *chain, int flags);
+void flat_nft_put_end(struct flat_nft_batch *b, const struct nlmsghdr *h);
+void flat_nft_pause(int attempt); /* before another attempt */
+
+/* ---- host ports --------------------------------------------------------------------------------
+ */
+
+#define FLAT_NFT_PORTS_TAG "flatnet:~ports:"
+/* Is there any? */
+int flat_nft_ports_used(struct flat_net *net, struct flat_err *err);

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <linux/if_addr.h>
 #include <linux/rtnetlink.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -726,6 +727,83 @@ static void test_rules(void **state)
 	assert_int_equal(flat_nft_ensure(&big, &s->err), -E2BIG);
 }
 
+/* ---- host ports --------------------------------------------------------------------------------
+ */
+
+static void test_ports(void **state)
+{
+	struct scene *s = *state;
+	struct flat_nft_network a = network("alpha");
+	struct flat_port items[] = {
+		{ IPPROTO_TCP, 8080, 80, { .family = AF_INET }, prefix("10.244.1.2/24").ip },
+		{ IPPROTO_UDP, 53, 53, prefix("192.0.2.1/24").ip, prefix("10.244.1.2/24").ip },
+		{ IPPROTO_SCTP, 9, 7, { .family = AF_INET6 }, prefix("fd00::2/64").ip },
+	};
+	struct flat_ports one = { "lo", "one", NULL, items, 3, true, false };
+	struct flat_ports two = { "veth-two", "two", NULL, items, 1, true, true };
+	char what[FLAT_PORTS_WHAT] = "";
+	bool made = false;
+	assert_int_equal(flat_ports_verify(&one, what, &s->err), 0);
+	HAS(what, "chains of host ports");
+	assert_int_equal(flat_ports_remove("lo", false, NULL, NULL, &s->err), 0);
+	assert_int_equal(flat_ports_sweep(NULL, &s->err), 0);
+	assert_string_equal(look("nft list ruleset"), ""); /* they only looked */
+
+	OK(s, flat_ports_ensure(&one, &made, NULL, &s->err));
+	assert_true(made);
+	assert_int_equal(flat_ports_verify(&one, what, &s->err), 1);
+	const char *text = look("nft list table inet flatnet");
+	HAS(text, "tcp . 8080 comment \"flatnet lo one\" : 10.244.1.2 . 80");
+	HAS(text, "192.0.2.1 . udp . 53 comment \"flatnet lo one\" : 10.244.1.2 . 53");
+	HAS(text, "sctp . 9 comment \"flatnet lo one\" : fd00::2 . 7");
+	OK(s, flat_ports_ensure(&one, &made, NULL, &s->err)); /* again */
+	assert_false(made);
+	assert_int_equal(count_text(look("nft list table inet flatnet"), "flatnet lo one"), 5);
+
+	/* the owner lives: there is always a link "lo" */
+	assert_int_equal(flat_ports_ensure(&two, &made, NULL, &s->err), -EADDRINUSE);
+	assert_int_equal(s->err.code, FLAT_CODE_IN_USE);
+	HAS(s->err.msg, "host port 8080/tcp is taken by one");
+	s->err = (struct flat_err){ 0 };
+	items[0].host = prefix("192.0.2.7/24").ip; /* one address of any */
+	assert_int_equal(flat_ports_ensure(&two, &made, NULL, &s->err), -EADDRINUSE);
+	s->err = (struct flat_err){ 0 };
+	items[0].protocol = IPPROTO_UDP;
+	OK(s, flat_ports_ensure(&two, &made, NULL, &s->err));
+	HAS(look("nft list table inet flatnet"),
+	    "10.244.1.2 . udp . 8080 comment \"flatnet veth-two two\"");
+	assert_int_equal(flat_ports_verify(&two, what, &s->err), 1);
+
+	/* the networks' rules come and go beside them; the table stays for the last port */
+	assert_int_equal(flat_nft_ensure(&a, &s->err), 1);
+	assert_int_equal(flat_nft_ensure(&a, &s->err), 0);
+	OK(s, flat_nft_remove("alpha", &s->err));
+	text = look("nft list ruleset");
+	LACKS(text, "alpha");
+	HAS(text, "flatnet lo one");
+	/* nobody is called veth-two */
+	assert_int_equal(flat_ports_sweep(NULL, &s->err), 3);
+	assert_int_equal(flat_ports_sweep(NULL, &s->err), 0);
+	LACKS(look("nft list ruleset"), "two");
+	assert_int_equal(flat_ports_remove("lo", false, NULL, NULL, &s->err),
+			 4);				  /* the pod was two's */
+	HAS(look("nft list ruleset"), "chain hostports"); /* for the next */
+	assert_int_equal(flat_nft_ensure(&a, &s->err), 1);
+	OK(s, flat_nft_remove("alpha", &s->err)); /* the last of all */
+	assert_string_equal(look("nft list ruleset"), "");
+
+	/* what an ADD takes back: all, or all but the networks' */
+	OK(s, flat_ports_ensure(&one, &made, NULL, &s->err));
+	OK(s, flat_ports_remove("lo", true, NULL, NULL, &s->err));
+	assert_string_equal(look("nft list ruleset"), "");
+	assert_int_equal(flat_nft_ensure(&a, &s->err), 1);
+	OK(s, flat_ports_ensure(&one, &made, NULL, &s->err));
+	OK(s, flat_ports_remove("lo", true, NULL, NULL, &s->err));
+	is_whole(s, &a);
+	LACKS(look("nft list ruleset"), "hostports");
+	OK(s, flat_nft_remove("alpha", &s->err));
+}
+
 static void test_rules_race(void **state)
 {
 	struct scene *s = *state;
@@ -871,12 +949,13 @@ static void test_no_permission(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_bridge),	 TEST(test_bridge_race), TEST(test_veth),
-		TEST(test_batch_errors), TEST(test_link_each),	 TEST(test_del_many),
-		TEST(test_addresses),	 TEST(test_routes),	 TEST(test_route_lookup),
-		TEST(test_neighbour),	 TEST(test_sysctl),	 TEST(test_netns),
-		TEST(test_probe),	 TEST(test_rules),	 TEST(test_rules_race),
-		TEST(test_forward_drop), TEST(test_masquerade),	 TEST(test_no_permission),
+		TEST(test_bridge),	  TEST(test_bridge_race),  TEST(test_veth),
+		TEST(test_batch_errors),  TEST(test_link_each),	   TEST(test_del_many),
+		TEST(test_addresses),	  TEST(test_routes),	   TEST(test_route_lookup),
+		TEST(test_neighbour),	  TEST(test_sysctl),	   TEST(test_netns),
+		TEST(test_probe),	  TEST(test_rules),	   TEST(test_rules_race),
+		TEST(test_ports),	  TEST(test_forward_drop), TEST(test_masquerade),
+		TEST(test_no_permission),
 	};
 	return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }
