@@ -379,6 +379,10 @@ int flat_verb_gc(const struct flat_call *call, struct flat_err *err)
 	if (collect_links(call, net, &e) < 0)
 		first = flat_fail(err, e.code, 0, "%s", e.msg);
 	e = (struct flat_err){ 0 };
+	/* those of links that went with their pod's namespace; no list says less than that */
+	if (!req->has_valid && flat_ports_sweep(call->log, &e) < 0)
+		first = flat_fail(err, e.code, 0, "%s", e.msg);
+	e = (struct flat_err){ 0 };
 	if (store) {
 		struct killed killed = { call, net };
 		r = flat_witness_open(net, req->name, conf.gateway_link, !req->has_valid, &witness,

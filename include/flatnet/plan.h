@@ -44,6 +44,16 @@ struct flat_vlan_range {
 	uint16_t min, max;
 };
 
+/* An entry of portMappings. */
+struct flat_port_mapping {
+	uint16_t host_port, container_port;
+	uint8_t protocol; /* IPPROTO_TCP, IPPROTO_UDP, IPPROTO_SCTP */
+	struct flat_ip
+		host_ip;   /* family 0: any address of either family; all zero: any of its own */
+	bool from_runtime; /* runtimeConfig's, not the configuration's own */
+};
+enum { FLAT_MAX_PORTS = 2048 };
+
 struct flat_conf {
 	const char *bridge;
 	char gateway_link[FLAT_IFNAME_LEN]; /* see flat_name_gateway() */
@@ -57,6 +67,8 @@ struct flat_conf {
 	struct flat_mac mac;
 	bool has_mac;
 	struct flat_dns dns;
+	struct flat_json_list ports; /* struct flat_port_mapping */
+	bool ports_snat, ports_masquerade_all;
 
 	enum flat_ipam_kind ipam_kind;
 	struct flat_ipam_conf ipam; /* when FLAT_IPAM_OWN */
@@ -159,6 +171,9 @@ struct flat_attachment {
 	size_t result_route_count;
 	struct flat_dns dns;
 
+	struct flat_ports ports; /* count 0: none */
+	bool ports_loopback;	 /* from 127.0.0.1, too */
+
 	/* node-wide: */
 	bool forward4, forward6;
 	struct flat_node_state nodes; /* the routes to the others, in req's arena; routes NULL: no
@@ -181,7 +196,8 @@ struct flat_applied {
 	void *reserve; /* memory that the way back may need when there is no other */
 	int veth_index, bridge_index, gateway_index;
 	/* made, or asked for without an answer */
-	bool veth_made, bridge_made, gateway_made, nft_made;
+	bool veth_made, bridge_made, gateway_made, nft_made, ports_made;
+	bool port_chains_made;
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
 	struct flat_repairs routes; /* to other nodes */
@@ -207,8 +223,9 @@ void flat_applied_close(struct flat_applied *applied);
 int flat_attachment_verify(const struct flat_attachment *attachment, struct flat_net *net,
 			   int netns_fd, struct flat_err *err);
 
-/* DEL: removes the host veth of (network, container_id, ifname) and with it the pod's interface.
- * Gone is success; a link of that name which belongs to somebody else is left alone. */
+/* DEL: removes the host ports of (network, container_id, ifname), its host veth, and with that the
+ * pod's interface. Gone is success; a link of that name which belongs to somebody else is left
+ * alone. */
 int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
 			   const char *ifname, struct flat_err *err);
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <linux/if_bridge.h>
 #include <linux/rtnetlink.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -286,6 +287,24 @@ static int verify_node(const struct flat_attachment *a, struct flat_net *net, st
 	return r < 0 ? r : 0;
 }
 
+static int verify_ports(const struct flat_attachment *a, struct flat_err *err)
+{
+	char path[64], what[FLAT_PORTS_WHAT];
+	int r = 0;
+	if (!a->ports.count)
+		return 0;
+	if (a->ports_loopback) {
+		snprintf(path, sizeof path, "net/ipv4/conf/%s/route_localnet", a->gateway.name);
+		r = verify_sysctl(path, "1", err);
+	}
+	if (r >= 0) {
+		r = flat_ports_verify(&a->ports, what, err);
+		if (r == 0)
+			return DIFFERENT(err, "%s", what);
+	}
+	return r < 0 ? r : 0;
+}
+
 int flat_attachment_verify(const struct flat_attachment *a, struct flat_net *net, int netns_fd,
 			   struct flat_err *err)
 {
@@ -299,5 +318,7 @@ int flat_attachment_verify(const struct flat_attachment *a, struct flat_net *net
 		r = verify_pod(a, netns_fd, err);
 	if (r >= 0)
 		r = verify_node(a, net, err);
+	if (r >= 0)
+		r = verify_ports(a, err);
 	return r;
 }

@@ -16,7 +16,7 @@ ip address add 192.0.2.1/24 dev up0
 ip link set up0 up
 make_pod - a
 make_pod - b
-conf=$(flat_conf '.ipMasq = true' '.mtu = 1450' '.nodeName = "one"' 'del(.ipam)' '.nodes = [
+conf=$(flat_conf '.ipMasq = true' '.mtu = 1450' '.portMappings = [{hostPort: 8080, containerPort: 80}, {hostPort: 53, containerPort: 53, protocol: "udp"}]' '.nodeName = "one"' 'del(.ipam)' '.nodes = [
 	{name: "one", address: "192.0.2.1", podCIDRs: ["10.244.1.0/24"]},
 	{name: "two", address: "192.0.2.2", podCIDRs: ["10.244.2.0/24"]}]')
 
@@ -97,7 +97,7 @@ cmp_ok "$total" -gt $((${FLAT_SANITIZED:-0} ? 40 : 100)) "$total faults met"
 
 # ---- beside another pod: what is shared stays, what is not goes ------------------------------------------
 
-quick ADD b ctr-b eth0 "$conf" >/dev/null
+quick ADD b ctr-b eth0 "$(jq -c '.portMappings = [{hostPort: 8081, containerPort: 80}]' <<<"$conf")" >/dev/null
 shared=1
 bare=$(state)
 for pair in sendmsg:ENOMEM recvmsg:ENOMEM linkat:EACCES writev:EPIPE; do

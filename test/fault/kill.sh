@@ -10,12 +10,14 @@ set -euo pipefail
 
 make_pod - a
 make_pod - b
-conf=$(flat_conf '.ipMasq = true')
+conf=$(flat_conf '.ipMasq = true' '.portMappings = [{hostPort: 8080, containerPort: 80}]')
+other=$(flat_conf '.ipMasq = true')
 
 # Of this attachment; bridge and rules are the node's, and stay.
 remains() {
 	ip -j link show type veth | jq -r '.[].ifname'
 	pod_exec - a ip -j link show eth0 2>/dev/null | jq -r '"in the pod: " + .[].ifname'
+	nft list ruleset 2>/dev/null | grep -o 'comment "flatnet veth.*' || :
 	store_files
 }
 killed() { # CALL N: false when there is no such call any more
@@ -70,7 +72,7 @@ then_add() {
 		echo "ADD failed, but not cleanly: $out"
 	fi
 	# the runtime's next container, in any case
-	out=$(quick ADD b ctr-b eth0 "$conf") || echo "ADD of another pod failed: $out"
+	out=$(quick ADD b ctr-b eth0 "$other") || echo "ADD of another pod failed: $out"
 	quick DEL a ctr-a eth0 "$conf"
 	quick DEL b ctr-b eth0 "$conf"
 	left=$(remains)

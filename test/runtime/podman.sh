@@ -14,7 +14,7 @@ done
 dir=/run/test-podman
 group=flatnet-test-$RANDOM
 mkdir -p "$dir/home" "$dir/tmp" "$dir/bin" /etc/cni/net.d
-jq '.name = "flat"' "$FLAT_ROOT/conf/single-node.conflist" >/etc/cni/net.d/87-flat.conflist
+jq '.name = "flat"' "$FLAT_ROOT/conf/host-ports.conflist" >/etc/cni/net.d/87-flat.conflist
 cp -L "$FLAT_BIN"/* "$dir/bin/"
 cat >"$dir/containers.conf" <<-E
 	[engine]
@@ -95,6 +95,19 @@ ok 'one pings three' run_podman exec one ping -c 1 -W 2 10.244.0.77
 fails 'the same --ip again is refused' container four --ip 10.244.0.77
 run_podman rm -f -t 0 four >/dev/null 2>&1 || :
 is "$(address_of three)" 10.244.0.77 'and three keeps it'
+
+# -p, as podman sends it
+ok 'run web with a port of the host' container web -p 8088:80 -p 127.0.0.1:8089:80/udp
+at_exit remove web
+run_podman exec -d web sh -c 'while true; do echo hello | nc -l -p 80; done' >/dev/null
+port() {
+	[[ $(timeout 2 bash -c "dd bs=64 count=1 status=none </dev/tcp/$1/8088") == hello ]]
+}
+eventually 5 'the port of the node leads to it' port 127.0.0.1
+eventually 5 '... by any address of the node' port 10.244.0.1
+like "$(nft list map inet flatnet hostports4_address)" '127\.0\.0\.1 \. udp \. 8089' '... and one by one of them'
+ok 'rm web' remove web
+unlike "$(nft list table inet flatnet)" '808[89]' '... takes its ports along'
 
 ok 'stop and start keep the container on the network' run_podman restart -t 0 two
 two=$(address_of two)

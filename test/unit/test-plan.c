@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include <linux/rtnetlink.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -275,9 +276,162 @@ static void test_plan_result(void **state)
 	flat_arena_free(&f.req.arena);
 }
 
+/* ---- host ports --------------------------------------------------------------------------------
+ */
+
+static int parse(const char *command, const char *body, struct fixture *f)
+{
+	static char text[4096];
+	const struct flat_env env = { .command = command,
+				      .container_id = "c1",
+				      .netns = "/run/netns/x",
+				      .ifname = "eth0",
+				      .args = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0" };
+	const struct flat_host host = { 0 };
+	memset(f, 0, sizeof *f);
+	snprintf(text, sizeof text,
+		 "{\"cniVersion\":\"1.0.0\",\"name\":\"mynet\",\"type\":\"flatnet\","
+		 "\"ipam\":{\"subnet\":\"10.244.1.0/24\"},%s}",
+		 body);
+	int r = flat_request_parse(&env, text, strlen(text), &f->req, &f->err);
+	/* no list of nodes: nobody asks the kernel */
+	return r < 0 ? r : flat_conf_parse(&f->req, &host, NULL, NULL, &f->conf, &f->err);
+}
+
+static int plan(const char *body, struct fixture *f)
+{
+	const struct flat_result_ip ips[] = { { prefix("10.244.1.23/24"), ip("10.244.1.1"), -1 },
+					      { prefix("10.244.1.24/24"), ip("10.244.1.1"), -1 },
+					      { prefix("fd00::23/64"), ip("fd00::1"), -1 } };
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips, .ip_count = 3 };
+	int r = parse("ADD", body, f);
+	return r < 0 ? r : flat_plan_attachment(&f->req, &f->conf, &lease, &f->a, &f->err);
+}
+
+static void assert_port(const struct fixture *f, size_t i, uint8_t protocol, const char *host,
+			uint16_t port, const char *pod, uint16_t pod_port)
+{
+	const struct flat_port *p = &f->a.ports.items[i];
+	char text[FLAT_IP_TEXT];
+	assert_true(i < f->a.ports.count);
+	assert_int_equal(p->protocol, protocol);
+	assert_int_equal(p->port, port);
+	assert_int_equal(p->pod_port, pod_port);
+	assert_string_equal(flat_ip_text(&p->host, text), host);
+	assert_string_equal(flat_ip_text(&p->pod, text), pod);
+}
+
+static void test_ports(void **state)
+{
+	static struct fixture f;
+	(void)state;
+	assert_int_equal(
+		plan("\"runtimeConfig\":{\"PortMappings\":[{\"HostPort\":8080,\"ContainerPort\":80,"
+		     "\"Protocol\":\"tcp\",\"HostIP\":\"\"},{\"hostPort\":53,\"containerPort\":5353,"
+		     "\"protocol\":\"UDP\",\"hostIP\":\"192.0.2.1\"}]},\"portMappings\":[{\"hostPort\":"
+		     "9,\"containerPort\":9,\"hostIP\":\"::\"},{\"hostPort\":8080,\"containerPort\":80}]",
+		     &f),
+		0);
+	assert_int_equal(f.a.ports.count, 4); /* the last is the first again */
+	assert_port(&f, 0, IPPROTO_TCP, "0.0.0.0", 8080, "10.244.1.23", 80);
+	assert_port(&f, 1, IPPROTO_TCP, "::", 8080, "fd00::23", 80);
+	assert_port(&f, 2, IPPROTO_UDP, "192.0.2.1", 53, "10.244.1.23", 5353);
+	assert_port(&f, 3, IPPROTO_TCP, "::", 9, "fd00::23", 9);
+	assert_true(f.a.ports.snat && !f.a.ports.masquerade_all && f.a.ports_loopback);
+	assert_string_equal(f.a.ports.owner, f.a.host_ifname);
+	assert_string_equal(f.a.ports.label, "shop/web-0 c1");
+	assert_null(f.a.ports.bridge); /* routed: neighbours' answers come by */
+	flat_request_free(&f.req);
+}
+
+static void test_port_keys(void **state)
+{
+	static struct fixture f;
+	(void)state;
+	assert_int_equal(plan("\"snat\":false,\"masqAll\":true,\"bridgeMode\":\"l2\","
+			      "\"portMappings\":[{\"hostPort\":1,\"containerPort\":65535}]",
+			      &f),
+			 0);
+	assert_true(!f.a.ports.snat && !f.a.ports.masquerade_all && !f.a.ports_loopback);
+	assert_string_equal(f.a.ports.bridge, "cni0");
+	flat_request_free(&f.req);
+	assert_int_equal(plan("\"masqAll\":true,\"markMasqBit\":0", &f), 0);
+	assert_true(f.conf.ports_masquerade_all);
+	assert_int_equal(f.a.ports.count, 0);
+	flat_request_free(&f.req);
+}
+
+static void test_port_faults(void **state)
+{
+	static const struct {
+		int code;
+		const char *body, *text;
+	} faults[] = {
+		{ FLAT_CODE_CONFIG, "\"runtimeConfig\":{\"portMappings\":[{\"hostPort\":0}]}",
+		  "runtimeConfig.portMappings[0].hostPort: 0 is not a whole number from 1 to 65535" },
+		{ FLAT_CODE_CONFIG, "\"portMappings\":[{\"hostPort\":1}]",
+		  "portMappings[0].containerPort: missing" },
+		{ FLAT_CODE_CONFIG,
+		  "\"portMappings\":[{\"hostPort\":1,\"containerPort\":1,\"protocol\":\"dccp\"}]",
+		  "portMappings[0].protocol: \"dccp\" is not \"tcp\", \"udp\" or \"sctp\"" },
+		{ FLAT_CODE_CONFIG,
+		  "\"portMappings\":[{\"hostPort\":1,\"containerPort\":1,\"protocol\":6}]",
+		  "portMappings[0].protocol: is not a string" },
+		{ FLAT_CODE_CONFIG,
+		  "\"portMappings\":[{\"hostPort\":1,\"containerPort\":1,\"hostIP\":\"ff02::1\"}]",
+		  "portMappings[0].hostIP: ff02::1 is a multicast" },
+		{ FLAT_CODE_CONFIG,
+		  "\"portMappings\":[{\"hostPort\":1,\"containerPort\":1},{\"hostPort\":1,"
+		  "\"containerPort\":2}]",
+		  "portMappings: hostPort 1/tcp cannot lead to both containerPort 1 and 2" },
+		{ FLAT_CODE_CONFIG, "\"markMasqBit\":-1", "markMasqBit: -1 is not" },
+		{ FLAT_CODE_UNSUPPORTED, "\"conditionsV4\":[\"a\",\"b\"]",
+		  "conditionsV4: [\"a\", ...] is not supported" },
+		{ FLAT_CODE_UNSUPPORTED, "\"conditionsV6\":[\"a\"]", "conditionsV6: [\"a\"] is" },
+		{ FLAT_CODE_UNSUPPORTED, "\"externalSetMarkChain\":\"X\"",
+		  "externalSetMarkChain: \"X\" is not supported" },
+	};
+	static struct fixture f;
+	(void)state;
+	for (size_t i = 0; i < FLAT_LEN(faults); i++) {
+		assert_true(plan(faults[i].body, &f) < 0);
+		assert_int_equal(f.err.code, faults[i].code);
+		if (strncmp(f.err.msg, faults[i].text, strlen(faults[i].text)) != 0)
+			assert_string_equal(f.err.msg, faults[i].text);
+		flat_request_free(&f.req);
+	}
+}
+
+/* The comment of an element has 127 characters: the pod's name first, and some of the ID. */
+static void test_port_label(void **state)
+{
+	static struct fixture f;
+	char id[65], pod[254];
+	(void)state;
+	assert_int_equal(parse("ADD", "\"portMappings\":[{\"hostPort\":1,\"containerPort\":1}]",
+			       &f),
+			 0);
+	const struct flat_result_ip ips[] = { { prefix("10.244.1.23/24"), ip("10.244.1.1"), -1 } };
+	const struct flat_result lease = { .ips = (struct flat_result_ip *)ips, .ip_count = 1 };
+	memset(id, 'a', sizeof id - 1);
+	memset(pod, 'p', sizeof pod - 1);
+	id[sizeof id - 1] = pod[sizeof pod - 1] = '\0';
+	f.req.container_id = id;
+	f.req.args.pod_name = pod;
+	assert_int_equal(flat_plan_attachment(&f.req, &f.conf, &lease, &f.a, &f.err), 0);
+	assert_int_equal(strlen(f.a.ports.label), 103);
+	assert_int_equal(strncmp(f.a.ports.label, "shop/pppp", 9), 0);
+	assert_string_equal(f.a.ports.label + 103 - 13, " aaaaaaaaaaaa");
+	flat_request_free(&f.req);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ports),
+		cmocka_unit_test(test_port_keys),
+		cmocka_unit_test(test_port_faults),
+		cmocka_unit_test(test_port_label),
 		cmocka_unit_test(test_host_veth_name),
 		cmocka_unit_test(test_alias_round_trip),
 		cmocka_unit_test(test_alias_too_long),
