@@ -15,7 +15,7 @@ enum flat_upkeep {
 	FLAT_UPKEEP_RULES,
 	FLAT_UPKEEP_SYSCTL,
 	FLAT_UPKEEP_MTU,
-	FLAT_UPKEEP_ORPHAN, /* a veth that nobody claims */
+	FLAT_UPKEEP_ORPHAN, /* a veth that nobody claims, or a host port */
 	FLAT_UPKEEP_LEASE,  /* an address that nobody uses */
 	FLAT_UPKEEP_KINDS,
 };

@@ -114,7 +114,8 @@ struct flat_sweep {
 	/* The links, as they were at the last dump; true until the monitor tells of a change. */
 	struct flat_monitor *monitor;
 	bool links_known;
-	bool pending; /* something is to be looked at again soon */
+	bool ports_swept; /* host ports, since then */
+	bool pending;	  /* something is to be looked at again soon */
 	struct flat_arena arena;
 	struct signed_link *links;
 	size_t link_count, link_room;
@@ -257,6 +258,7 @@ static int look_at_links(struct pass *pass)
 	if (sweep->claim_count)
 		qsort(sweep->claims, sweep->claim_count, sizeof *sweep->claims, compare_claims);
 	sweep->links_known = true;
+	sweep->ports_swept = false;
 	return 0;
 }
 
@@ -605,6 +607,25 @@ static void remove_bare(struct pass *pass)
 	pass->healed += removed;
 }
 
+/* Of pods whose link went with their network namespace, and no DEL came. */
+static void remove_ports(struct pass *pass)
+{
+	struct flat_err e = { 0 };
+	if (pass->sweep->ports_swept) /* since a link went, or came */
+		return;
+	int r = flat_ports_sweep(NULL, &e);
+	pass->sweep->ports_swept = r >= 0;
+	if (r < 0 && !pass->first) {
+		*pass->err = e;
+		pass->first = r;
+	}
+	if (r <= 0)
+		return;
+	pass->status->repairs[FLAT_UPKEEP_ORPHAN]++;
+	pass->healed++;
+	flat_say(FLAT_LEVEL_INFO, "removed host ports whose pods are gone", NULL);
+}
+
 struct healing {
 	struct pass *pass;
 	struct network *network;
@@ -733,8 +754,10 @@ int flat_sweep_run(struct flat_sweep *sweep, const struct flat_agent_conf *conf,
 		if (one < 0 && !pass.first)
 			pass.first = one;
 	}
-	if (r >= 0)
+	if (r >= 0) {
 		remove_bare(&pass);
+		remove_ports(&pass);
+	}
 	for (size_t i = 0; r >= 0 && i < sweep->network_count; i++) {
 		int one = sweep->networks[i].suspect ? heal(&pass, &sweep->networks[i]) : 0;
 		if (one < 0 && !pass.first)

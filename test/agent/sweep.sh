@@ -123,6 +123,30 @@ done
 ok '... within ten seconds every address and link is back' nothing_left
 stop_sweeping
 
+# ---- host ports -------------------------------------------------------------------------------------------------
+
+start_sweeping 100
+owned() {
+	nft list ruleset | grep -c 'comment "flatnet veth' || :
+}
+none_owned() {
+	(($(owned) == ${1:-0}))
+}
+mapped=$(jq -c '.portMappings = [{hostPort: 8080, containerPort: 80}]' <<<"$conf")
+make_pod - port
+make_pod - other
+quick ADD port ctr-port eth0 "$mapped" >/dev/null
+quick ADD other ctr-other eth0 "$(jq -c '.portMappings[0].hostPort = 8081' <<<"$mapped")" >/dev/null
+is "$(owned)" 4 'two pods with a port of the host'
+del_pod - port
+eventually 5 'one dies without DEL: its port is given back' none_owned 2
+like "$(nft list map inet flatnet hostports4)" '8081' '... the other one keeps its own'
+quick DEL other ctr-other eth0 "$conf"
+del_pod - other
+eventually 5 '... until its DEL' none_owned
+stop_sweeping
+like "$(</run/sweep.err)" 'removed host ports' '... and it is said'
+
 # ---- killed, and the namespace stays; stopped ------------------------------------------------------------------
 
 mkdir -p /run/bin
