@@ -255,7 +255,7 @@ static char *print_conflist(const struct flat_agent_conf *conf)
 		conf->cni.ip_masq ? "true" : "false");
 	fputs("        \"type\": \"flatnet-ipam\",\n        \"dataDir\": ", out);
 	print_text(out, conf->cni.ipam_dir);
-	fputs("\n      },\n      \"capabilities\": {\n        \"ips\": true,\n        \"mac\": true\n      }\n    }\n  ]\n}\n",
+	fputs("\n      },\n      \"capabilities\": {\n        \"ips\": true,\n        \"mac\": true,\n        \"portMappings\": true\n      }\n    }\n  ]\n}\n",
 	      out);
 	return end_text(out, &text);
 }

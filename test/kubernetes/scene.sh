@@ -32,7 +32,8 @@ dns_service=$(service dns 53 '.spec.clusterIP = "10.96.0.10" | .spec.ports = [
 	{name: "udp", port: 53, protocol: "UDP"}, {name: "tcp", port: 53, protocol: "TCP"}]')
 web=$(workload Deployment web '.spec.replicas = 2')
 web_service=$(service web 80 '.spec.type = "NodePort" | .spec.clusterIP = "10.96.0.80" | .spec.ports[0].nodePort = 30080')
-apply "$(workload DaemonSet a .)" "$(workload DaemonSet b .)" "$dns" "$dns_service" "$web" "$web_service"
+port='.spec.template.spec.containers[0].ports = [{containerPort: 8080, hostPort: 8880}]'
+apply "$(workload DaemonSet a "$port")" "$(workload DaemonSet b .)" "$dns" "$dns_service" "$web" "$web_service"
 for app in a:3 b:3 dns:1 web:2; do
 	eventually 30 "pods of $app are Ready" ready_pods "${app#*:}" "app=${app%:*}"
 done
@@ -83,6 +84,19 @@ for node in n1 n2 n3; do
 	done
 done
 unlike "$answers" none 'an outside host reaches the node port of each node'
+
+for pod in "${pods[@]}"; do
+	[[ $pod == a-* ]] || continue
+	at=192.0.2.${where[$pod]#n}
+	is "$(ask out - tcp "$at" 8880)" "$pod 192.0.2.100" "an outside host reaches the host port of ${where[$pod]}, as itself"
+	for from in "${pods[@]}"; do
+		[[ $from == b-* ]] || continue
+		# What leaves the flat network, for another node's own address, has this node's.
+		seen=192.0.2.${where[$from]#n}
+		[[ ${where[$from]} != "${where[$pod]}" ]] || seen=${ip[$from]}
+		is "$(ask "${where[$from]}" "${netns[$from]}" tcp "$at" 8880)" "$pod $seen" "... and so does $from"
+	done
+done
 
 serve out - out 9000
 for pod in "${pods[@]}"; do
