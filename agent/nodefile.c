@@ -95,7 +95,7 @@ static int write_if_different(int dirfd, const char *name, const char *text, siz
 static int write_path(const char *path, const char *text, bool durable, struct flat_err *err)
 {
 	flat_auto_fd folder = -1;
-	const char *name = NULL;
+	const char *name = "";
 	int r = open_folder(path, true, &folder, &name, err);
 	if (r >= 0)
 		r = write_if_different(folder, name, text, strlen(text), durable, err);
@@ -283,7 +283,7 @@ int flat_cniconf_write(const struct flat_agent_conf *conf, struct flat_err *err)
 {
 	flat_auto_fd folder = -1;
 	flat_auto_free char *text = NULL;
-	const char *name = NULL;
+	const char *name = "";
 	int r = 0;
 	if (!conf->cni.conf_file)
 		return 0;
@@ -375,7 +375,7 @@ int flat_statefile_save(const char *path, const struct flat_node *self,
 	flat_auto_free char *text = NULL;
 	flat_auto_fd folder = -1;
 	char head[HEAD_SIZE];
-	const char *name = NULL;
+	const char *name = "";
 	size_t len = 0;
 	content = print_content(self, nodes, count, &len);
 	if (!content || asprintf(&text, "%s%s", print_head(content, len, head), content) < 0) {
@@ -504,7 +504,7 @@ int flat_statefile_load(const char *path, const char *node_name, struct flat_are
 	flat_auto_fd folder = -1;
 	flat_auto_free char *text = NULL;
 	struct flat_node self = { 0 };
-	const char *name = NULL, *content, *line;
+	const char *name = "", *content, *line;
 	size_t line_len;
 	int r = open_folder(path, false, &folder, &name, err);
 	if (r == -ENOENT && (!err || !err->code))
