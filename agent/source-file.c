@@ -7,8 +7,9 @@
  * folder, a folder that is not there yet or was replaced above, no watches left on this host) a
  * slow look at the file's stat finds.
  *
- * A list that cannot be read or is wrong changes nothing: what was told stays, and state() says
- * why.
+ * A file that cannot be read, or has no list, changes nothing: what was told stays, and state()
+ * says why. In a list each node stands for itself: one that makes no sense is told with its fault,
+ * and of two that claim the same subnet the one that comes first in the list is believed.
  */
 #include "source.h"
 
@@ -89,17 +90,15 @@ static void read_list(struct flat_source *source)
 	/* files are read without following symbolic links, but the one that a ConfigMap has here
 	 * is meant */
 	flat_auto_free char *real = realpath(source->path, NULL);
-	int r = flat_nodes_read(real ? real : source->path, &arena, &nodes, &err);
-	if (r >= 0)
-		r = flat_nodes_check(&nodes, "nodes", &err);
+	int r = flat_nodes_read_each(real ? real : source->path, &arena, &nodes, &err);
 	if (r < 0) {
 		flat_wrap(&err, "list of nodes");
 		say_why(source, &err);
 	} else {
 		listener->begin(listener->arg);
+		const struct flat_told_node *told = nodes.items;
 		for (size_t i = 0; i < nodes.count; i++)
-			listener->node(listener->arg, &((const struct flat_node *)nodes.items)[i],
-				       NULL);
+			listener->node(listener->arg, &told[i].node, told[i].fault);
 		listener->synced(listener->arg);
 		listener->state(listener->arg, true, NULL);
 	}

@@ -59,6 +59,18 @@ int flat_nodes_read(const char *path, struct flat_arena *arena, struct flat_json
 /* A list that a person wrote: names, addresses, host bits, overlaps; code 7 with WHERE[i].key. */
 int flat_nodes_check(const struct flat_json_list *nodes, const char *where, struct flat_err *err);
 
+/* A node of a list that is read one by one. */
+struct flat_told_node {
+	struct flat_node node; /* since: its place in the list, from 1 */
+	const char *fault;     /* "nodes[2].podCIDRs[0]: ..."; NULL: nothing is wrong */
+};
+/* The same file, for who refuses nodes and not lists: *ret_told (struct flat_told_node) has all of
+ * them. One without a name, with too long a one, or with that of a node before it, is called by its
+ * place, "nodes[2]". Fails, with codes as above, where there is no list. Overlaps are left to
+ * flat_cluster_judge(). */
+int flat_nodes_read_each(const char *path, struct flat_arena *arena,
+			 struct flat_json_list *ret_told, struct flat_err *err);
+
 /* ---- which nodes are believed ------------------------------------------------------------------
  */
 

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -113,6 +114,47 @@ const struct flat_json_field flat_node_fields[] = {
 	FLAT_JSON_END,
 };
 
+/* The text of the file as an object with the key "nodes": tables describe objects. */
+static int read_nodes(const char *path, struct flat_json **ret_json, struct flat_err *err)
+{
+	static const char head[] = "{\"nodes\":", tail[] = "}";
+	flat_auto_free char *text = NULL;
+	flat_auto_free char *object = NULL;
+
+	int len = flat_state_read(AT_FDCWD, path, NODES_FILE_MAX, &text, err);
+	if (len == -ENOENT)
+		return flat_fail(err, FLAT_CODE_TRY_LATER, ENOENT, "nodesFile '%.128s'", path);
+	if (len < 0)
+		return flat_wrap(err, "nodesFile '%.128s'", path);
+	if (text[strspn(text, " \t\r\n")] == '{') {
+		object = text;
+		text = NULL;
+	} else {
+		size_t size = (size_t)len + sizeof head + sizeof tail;
+		object = malloc(size);
+		if (!object)
+			return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "nodesFile '%.128s'",
+					 path);
+		memcpy(object, head, sizeof head - 1);
+		memcpy(object + sizeof head - 1, text, (size_t)len);
+		memcpy(object + sizeof head - 1 + len, tail, sizeof tail);
+	}
+	int r = flat_json_parse(object, strlen(object), ret_json, err);
+	return r < 0 ? flat_wrap(err, "nodesFile '%.128s'", path) : 0;
+}
+
+static int decode_nodes(const char *path, const struct flat_json_field *fields, void *target,
+			struct flat_arena *arena, struct flat_err *err)
+{
+	struct flat_json *json = NULL;
+	int r = read_nodes(path, &json, err);
+	if (r < 0)
+		return r;
+	r = flat_json_decode(json, "", fields, target, arena, err);
+	flat_json_free(json);
+	return r < 0 ? flat_wrap(err, "nodesFile '%.128s'", path) : 0;
+}
+
 int flat_nodes_read(const char *path, struct flat_arena *arena, struct flat_json_list *ret_nodes,
 		    struct flat_err *err)
 {
@@ -126,38 +168,11 @@ int flat_nodes_read(const char *path, struct flat_arena *arena, struct flat_json
 		  .max = NODES_MAX },
 		FLAT_JSON_END,
 	};
-	static const char head[] = "{\"nodes\":", tail[] = "}";
-	flat_auto_free char *text = NULL;
-	flat_auto_free char *object = NULL;
-	struct flat_json *json = NULL;
 	struct flat_json_list nodes = { 0 };
-
-	int len = flat_state_read(AT_FDCWD, path, NODES_FILE_MAX, &text, err);
-	if (len == -ENOENT)
-		return flat_fail(err, FLAT_CODE_TRY_LATER, ENOENT, "nodesFile '%.128s'", path);
-	if (len < 0)
-		return flat_wrap(err, "nodesFile '%.128s'", path);
-	if (text[strspn(text, " \t\r\n")] == '{') {
-		object = text;
-		text = NULL;
-	} else { /* a list; tables describe objects */
-		size_t size = (size_t)len + sizeof head + sizeof tail;
-		object = malloc(size);
-		if (!object)
-			return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "nodesFile '%.128s'",
-					 path);
-		memcpy(object, head, sizeof head - 1);
-		memcpy(object + sizeof head - 1, text, (size_t)len);
-		memcpy(object + sizeof head - 1 + len, tail, sizeof tail);
-	}
-	int r = flat_json_parse(object, strlen(object), &json, err);
+	int r = decode_nodes(path, fields, &nodes, arena, err);
 	if (r >= 0)
-		r = flat_json_decode(json, "", fields, &nodes, arena, err);
-	flat_json_free(json);
-	if (r < 0)
-		return flat_wrap(err, "nodesFile '%.128s'", path);
-	*ret_nodes = nodes;
-	return 0;
+		*ret_nodes = nodes;
+	return r;
 }
 
 /* ---- what a person can get wrong ---------------------------------------------------------------
@@ -238,4 +253,123 @@ int flat_nodes_check(const struct flat_json_list *nodes, const char *where, stru
 	for (size_t i = 0; i < nodes->count && r >= 0; i++)
 		r = check_node(&items[i], i, where, err);
 	return r < 0 ? r : check_overlaps(items, nodes->count, where, err);
+}
+
+/* ---- one by one --------------------------------------------------------------------------------
+ */
+
+static int tell_fault(struct flat_arena *arena, struct flat_told_node *told,
+		      const struct flat_err *fault, struct flat_err *err)
+{
+	told->fault = flat_arena_strdup(arena, fault->msg);
+	return told->fault ? 0 : flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "nodes");
+}
+
+/* A node without a name of its own is called by its place. */
+static int call_by_place(struct flat_arena *arena, struct flat_told_node *told, size_t i,
+			 struct flat_err *err)
+{
+	char place[32];
+	snprintf(place, sizeof place, "nodes[%zu]", i);
+	told->node.name = flat_arena_strdup(arena, place);
+	return told->node.name ? 0 : flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "nodes");
+}
+
+static int decode_told(struct flat_json_decoder *d, const struct flat_json *item, size_t i,
+		       void *arg, struct flat_err *err)
+{
+	struct flat_json_list *list = arg;
+	struct flat_told_node *told = &((struct flat_told_node *)list->items)[i];
+	struct flat_arena *arena = flat_json_arena(d);
+	struct flat_err fault = { 0 };
+	*told = (struct flat_told_node){ 0 };
+	list->count = i + 1;
+	int r = flat_json_decode_object(d, item, flat_node_fields, &told->node, &fault);
+	if (fault.code == FLAT_CODE_INTERNAL) {
+		*err = fault;
+		return r;
+	}
+	if (r >= 0)
+		r = check_node(&told->node, i, "nodes", &fault);
+	const size_t len = told->node.name ? strlen(told->node.name) : 0;
+	if (len > FLAT_NODE_NAME_MAX) {
+		fault = (struct flat_err){ 0 };
+		r = flat_fail(&fault, FLAT_CODE_CONFIG, 0,
+			      "nodes[%zu].name: has more than %d characters", i,
+			      FLAT_NODE_NAME_MAX);
+	}
+	told->node.since = i + 1;
+	if ((!len || len > FLAT_NODE_NAME_MAX) && call_by_place(arena, told, i, err) < 0)
+		return -ENOMEM;
+	return r < 0 ? tell_fault(arena, told, &fault, err) : 0;
+}
+
+static int decode_told_list(struct flat_json_decoder *d, const struct flat_json *value,
+			    void *target, struct flat_err *err)
+{
+	struct flat_json_list *list = target;
+	const size_t count = flat_json_count(value);
+	const size_t size = count < NODES_MAX ? count : NODES_MAX;
+	list->items =
+		flat_arena_alloc(flat_json_arena(d), (size + 1) * sizeof(struct flat_told_node));
+	if (!list->items)
+		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "nodes");
+	return flat_json_decode_items(d, value, NODES_MAX, decode_told, list, err);
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	const struct flat_told_node *x = *(const struct flat_told_node *const *)a;
+	const struct flat_told_node *y = *(const struct flat_told_node *const *)b;
+	int c = strcmp(x->node.name, y->node.name);
+	return c ? c : x->node.since < y->node.since ? -1 : 1;
+}
+
+/* Of several with one name the first has it. */
+static int refuse_namesakes(struct flat_arena *arena, const struct flat_json_list *list,
+			    struct flat_err *err)
+{
+	struct flat_told_node *items = list->items;
+	flat_auto_free struct flat_told_node **sorted = calloc(list->count + 1, sizeof *sorted);
+	if (!sorted)
+		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "nodes");
+	for (size_t i = 0; i < list->count; i++)
+		sorted[i] = &items[i];
+	qsort(sorted, list->count, sizeof(struct flat_told_node *), compare_names);
+	for (size_t i = 1, first = 0; i < list->count; i++) {
+		struct flat_err fault = { 0 };
+		struct flat_told_node *told = sorted[i];
+		if (strcmp(sorted[first]->node.name, told->node.name) != 0) {
+			first = i;
+			continue;
+		}
+		const size_t place = (size_t)(told - items);
+		flat_fail(&fault, FLAT_CODE_CONFIG, 0,
+			  "nodes[%zu].name: '%.64s' is the name of nodes[%zu] too", place,
+			  told->node.name, (size_t)(sorted[first] - items));
+		if (call_by_place(arena, told, place, err) < 0 ||
+		    tell_fault(arena, told, &fault, err) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+int flat_nodes_read_each(const char *path, struct flat_arena *arena,
+			 struct flat_json_list *ret_told, struct flat_err *err)
+{
+	static const struct flat_json_field fields[] = {
+		{ .key = "nodes",
+		  FLAT_JSON_CUSTOM,
+		  0,
+		  .required = true,
+		  .decode = decode_told_list },
+		FLAT_JSON_END,
+	};
+	struct flat_json_list told = { 0 };
+	int r = decode_nodes(path, fields, &told, arena, err);
+	if (r >= 0)
+		r = refuse_namesakes(arena, &told, err);
+	if (r >= 0)
+		*ret_told = told;
+	return r;
 }

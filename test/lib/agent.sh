@@ -5,7 +5,7 @@
 # its list is node_list's.
 #
 #	agent_conf NODE [JQ...]      a configuration: source file, /run/nodes.json of the node, network
-#	                             "pods", state in the node's /run; no web server. Each JQ changes it
+#	                             "pods", state in the node's /run. Each JQ changes it
 #	tell_nodes LIST NODE...      gives these nodes a list of nodes (JSON)
 #	start_agent NODE CONF [FLAG...]   runs flatnetd there, and waits until it says that it runs
 #	stop_agent NODE [SIGNAL]     ends it (TERM) and waits; agent_rc is its exit status
@@ -14,6 +14,8 @@
 #	says NODE REGEX              has it said a line like that?
 #	agent_pod NODE POD           a pod by the node file alone (agent_plugin_conf): cni_out has the
 #	                             result
+#	http_get NODE PATH           what its web server answers, head and body
+#	metric NODE NAME             a value of its metrics, by its whole name
 #	repaired NODE NAME REGEX COMMAND...   COMMAND succeeds within a second, and the log has a line
 #	                             like REGEX. Takes the time: repaired_ms
 #	quiet NODE SECONDS           nothing in that node's network changes: prints what does
@@ -34,7 +36,7 @@ agent_conf() {
 	done
 	jq -nc --arg node "$node" '{
 		nodeName: $node, source: "file", file: {path: "/run/nodes.json"}, backend: "auto",
-		cni: {network: "pods"}, stateFile: "/run/state/state.json", http: {address: ""},
+		cni: {network: "pods"}, stateFile: "/run/state/state.json",
 		log: {level: "debug"}} | '"$filter"
 }
 
@@ -99,6 +101,15 @@ stop_agent() {
 
 agent_pod() {
 	add_pod "$1" "$2" "$agent_plugin_conf"
+}
+
+http_get() {
+	# shellcheck disable=SC2016
+	on "$1" bash -c 'exec 3<>/dev/tcp/127.0.0.1/9464 && printf "GET %s HTTP/1.0\r\n\r\n" "$0" >&3 && cat <&3' "$2"
+}
+
+metric() {
+	http_get "$1" /metrics | awk -v name="$2" '$1 == name { print $2 }'
 }
 
 repaired() {

@@ -38,8 +38,7 @@ static void on_begin(void *arg)
 static void on_node(void *arg, const struct flat_node *node, const char *fault)
 {
 	(void)arg;
-	assert_null(fault);
-	note("%s ", node->name);
+	note("%s%s%s%s ", node->name, fault ? "(" : "", fault ? fault : "", fault ? ")" : "");
 }
 
 static void on_gone(void *arg, const char *name)
@@ -202,11 +201,7 @@ static void test_a_wrong_list_changes_nothing(void **state)
 {
 	(void)state;
 	static const char *const wrong[] = {
-		"",
-		"[" NODE(1) ",",
-		"[{\"name\":\"n1\"}]",
-		"[" NODE(1) "," NODE(1) "]",
-		"[{\"name\":\"n1\",\"podCIDRs\":[\"10.244.1.1/24\"],\"address\":\"192.0.2.1\"}]",
+		"", "[" NODE(1) ",", "{\"nodes\": {\"name\":\"n1\"}}", "{\"node\": []}", "7",
 	};
 	write_to(path, "[" NODE(1) "]");
 	open_source();
@@ -222,6 +217,28 @@ static void test_a_wrong_list_changes_nothing(void **state)
 	assert_hears("No such file", 1);
 	replace("[" NODE(2) "]");
 	assert_hears("[n2 ]+;", 1);
+}
+
+static void test_a_wrong_node_is_told_with_its_fault(void **state)
+{
+	(void)state;
+	write_to(
+		path,
+		"[" NODE(1) ", 7, {\"name\":\"n2\"}, {\"podCIDRs\":\"10.244.3.0/24\"}," NODE(
+			1) ","
+			   "{\"name\":\"n4\",\"podCIDRs\":[\"10.244.4.1/24\"],\"address\":\"192.0.2.4\"},"
+			   "{\"name\":\"n5\",\"podCIDRs\":[\"fd00::/64\"],\"address\":\"192.0.2.4\"}," NODE(
+				   6) "]");
+	open_source();
+	turn(0.3);
+	assert_non_null(strstr(log_text, "[n1 nodes[1](nodes[1]"));
+	assert_non_null(strstr(log_text, " n2(nodes[2].podCIDRs: missing, but required) "));
+	assert_non_null(strstr(log_text, " nodes[3](nodes[3].name: missing, but required) "));
+	assert_non_null(
+		strstr(log_text, " nodes[4](nodes[4].name: 'n1' is the name of nodes[0] too) "));
+	assert_non_null(strstr(log_text, " n4(nodes[5].podCIDRs[0]: has host bits set"));
+	assert_non_null(strstr(log_text, " n5(nodes[6].podCIDRs[0]: fd00::/64 cannot be reached"));
+	assert_hears(") n6 ]+;", 1);
 }
 
 /* As a ConfigMap is mounted: the file leads to ..data/, and that to a folder with a time. */
@@ -306,6 +323,7 @@ int main(void)
 		WITH_FOLDER(test_the_folder_comes_later),
 		WITH_FOLDER(test_the_folder_is_replaced),
 		WITH_FOLDER(test_a_wrong_list_changes_nothing),
+		WITH_FOLDER(test_a_wrong_node_is_told_with_its_fault),
 		WITH_FOLDER(test_symbolic_links),
 		WITH_FOLDER(test_many_writes_are_few_reads),
 		WITH_FOLDER(test_a_path_that_cannot_be),
