@@ -260,42 +260,18 @@ static char *print_conflist(const struct flat_agent_conf *conf)
 	return end_text(out, &text);
 }
 
-static int read_template(const char *path, char **ret_text, struct flat_err *err)
-{
-	struct flat_json *json = NULL;
-	flat_auto_free char *text = NULL;
-	int len = flat_state_read(AT_FDCWD, path, SMALL_MAX, &text, err);
-	if (len == -ENOENT)
-		return flat_fail(err, FLAT_CODE_IO, ENOENT, "CNI template '%.128s'", path);
-	if (len >= 0)
-		len = flat_json_parse(text, (size_t)len, &json, err);
-	if (len >= 0 && !flat_json_is_object(json))
-		len = flat_fail(err, FLAT_CODE_CONFIG, 0, "it is not a JSON object");
-	flat_json_free(json);
-	if (len < 0)
-		return flat_wrap(err, "CNI template '%.128s'", path);
-	*ret_text = text;
-	text = NULL;
-	return 0;
-}
-
 int flat_cniconf_write(const struct flat_agent_conf *conf, struct flat_err *err)
 {
 	flat_auto_fd folder = -1;
 	flat_auto_free char *text = NULL;
 	const char *name = "";
-	int r = 0;
 	if (!conf->cni.conf_file)
 		return 0;
-	if (conf->cni.conf_template)
-		r = read_template(conf->cni.conf_template, &text, err);
-	else
-		text = print_conflist(conf);
-	if (r < 0)
-		return r;
+	/* the conf room has read the template, and found it right */
+	text = conf->cni.conf_template ? strdup(conf->cni.conf_template) : print_conflist(conf);
 	if (!text)
 		return flat_fail(err, FLAT_CODE_IO, ENOMEM, "print the CNI configuration");
-	r = open_folder(conf->cni.conf_file, true, &folder, &name, err);
+	int r = open_folder(conf->cni.conf_file, true, &folder, &name, err);
 	if (r < 0)
 		return r;
 	r = write_if_different(folder, name, text, strlen(text), true, err);
@@ -303,6 +279,27 @@ int flat_cniconf_write(const struct flat_agent_conf *conf, struct flat_err *err)
 		return flat_wrap(err, "'%.128s'", conf->cni.conf_file);
 	warn_of_earlier(folder, name);
 	return r;
+}
+
+int flat_cniconf_withdraw(const struct flat_agent_conf *conf, struct flat_err *err)
+{
+	flat_auto_fd folder = -1;
+	const char *name;
+	struct flat_err e = { 0 };
+	if (!conf->cni.conf_file || access(conf->node_file, F_OK) == 0)
+		return 0;
+	int r = open_folder(conf->cni.conf_file, false, &folder, &name, &e);
+	if (r == -ENOENT)
+		return 0;
+	if (r < 0) {
+		*err = e;
+		return r;
+	}
+	if (unlinkat(folder, name, 0) == 0)
+		return 1;
+	return errno == ENOENT ? 0
+			       : flat_fail(err, FLAT_CODE_IO, errno, "take away '%.128s'",
+					   conf->cni.conf_file);
 }
 
 /* ---- the last known state ----------------------------------------------------------------------

@@ -12,6 +12,10 @@ int flat_nodefile_write(const struct flat_agent_conf *conf, const struct flat_no
 /* Writes conf->cni.conf_file by rename within its folder, only when its content differs; the folder
  * is made when it is missing, never removed. Returns as above. */
 int flat_cniconf_write(const struct flat_agent_conf *conf, struct flat_err *err);
+/* Takes it away where there is no node file: it is an earlier boot's, and runtimes would take a
+ * node for ready on which no ADD can work. While there is one it stays whatever happens: DEL needs
+ * it. 1: it was there. */
+int flat_cniconf_withdraw(const struct flat_agent_conf *conf, struct flat_err *err);
 
 /* The last known state: this node and its peers, with a checksum, so that pods start after a reboot
  * before the source can be reached. */

@@ -234,12 +234,13 @@ static void judge_ready(struct flat_reconcile *r, const struct flat_err *own)
 static void keep_conf_file(struct flat_reconcile *r)
 {
 	struct flat_err e = { 0 };
-	if (!r->status->ready)
-		return;
-	int ret = flat_cniconf_write(r->conf, &e);
+	const bool ready = r->status->ready;
+	int ret = ready ? flat_cniconf_write(r->conf, &e) : flat_cniconf_withdraw(r->conf, &e);
 	if (ret > 0)
-		flat_say(FLAT_LEVEL_INFO, "CNI configuration written", "path",
-			 r->conf->cni.conf_file, NULL);
+		flat_say(FLAT_LEVEL_INFO,
+			 ready ? "CNI configuration written"
+			       : "CNI configuration of an earlier boot taken away",
+			 "path", r->conf->cni.conf_file, NULL);
 	if (ret < 0)
 		flat_remark(&r->no_file, FLAT_LEVEL_ERROR, "CNI configuration cannot be written",
 			    e.msg);

@@ -22,7 +22,7 @@
 /* ---- a directory, a node and a configuration ----------------------------------------------------
  */
 
-static char dir[64], node_file[96], env_file[96], conf_file[96], state_file[96], template[96];
+static char dir[64], node_file[96], env_file[96], conf_file[96], state_file[96];
 
 static int setup(void **state)
 {
@@ -34,7 +34,6 @@ static int setup(void **state)
 	snprintf(env_file, sizeof env_file, "%s/run/flannel/subnet.env", dir);
 	snprintf(conf_file, sizeof conf_file, "%s/net.d/10-flatnet.conflist", dir);
 	snprintf(state_file, sizeof state_file, "%s/lib/state.json", dir);
-	snprintf(template, sizeof template, "%s/template", dir);
 	return 0;
 }
 
@@ -261,21 +260,30 @@ static void test_template(void **state)
 	(void)state;
 	struct flat_err err = { 0 };
 	struct flat_agent_conf conf = conf_of();
-	conf.cni.conf_template = template;
-	assert_int_equal(flat_cniconf_write(&conf, &err), -ENOENT);
-	assert_non_null(strstr(err.msg, template));
-	err = (struct flat_err){ 0 };
-	put(template, "{\"name\": ", 9);
-	assert_true(flat_cniconf_write(&conf, &err) < 0);
-	assert_int_equal(err.code, FLAT_CODE_DECODE);
-	assert_int_equal(access(conf_file, F_OK), -1);
-	err = (struct flat_err){ 0 };
-	put(template, "[]", 2);
-	assert_true(flat_cniconf_write(&conf, &err) < 0);
-	put(template, "{\"name\":  \"x\"}\n", 15);
-	err = (struct flat_err){ 0 };
+	conf.cni.conf_template = "{\"name\":  \"x\"}\n"; /* its content */
 	assert_int_equal(flat_cniconf_write(&conf, &err), 1);
 	assert_content(conf_file, "{\"name\":  \"x\"}\n");
+	assert_int_equal(flat_cniconf_write(&conf, &err), 0);
+}
+
+static void test_withdraw(void **state)
+{
+	(void)state;
+	struct flat_err err = { 0 };
+	struct flat_agent_conf conf = conf_of();
+	struct flat_node self = node_of("n1", 1);
+	assert_int_equal(flat_cniconf_withdraw(&conf, &err), 0);
+	assert_int_equal(flat_cniconf_write(&conf, &err), 1);
+	assert_int_equal(flat_nodefile_write(&conf, &self, 1450, &err),
+			 1); /* pods may be there: DEL needs it */
+	assert_int_equal(flat_cniconf_withdraw(&conf, &err), 0);
+	assert_int_equal(access(conf_file, F_OK), 0);
+	unlink(node_file);
+	assert_int_equal(flat_cniconf_withdraw(&conf, &err), 1);
+	assert_int_equal(access(conf_file, F_OK), -1);
+	assert_int_equal(flat_cniconf_withdraw(&conf, &err), 0);
+	conf.cni.conf_file = NULL;
+	assert_int_equal(flat_cniconf_withdraw(&conf, &err), 0);
 }
 
 static void test_another_goes_first(void **state)
@@ -451,15 +459,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_node_file),
-		TEST(test_subnet_env),
-		TEST(test_node_file_fails),
-		TEST(test_conflist),
-		TEST(test_template),
-		TEST(test_another_goes_first),
-		TEST(test_state),
-		TEST(test_damaged_state),
-		TEST(test_leftovers_of_killed_writers),
+		TEST(test_node_file),	       TEST(test_subnet_env),
+		TEST(test_node_file_fails),    TEST(test_conflist),
+		TEST(test_template),	       TEST(test_withdraw),
+		TEST(test_another_goes_first), TEST(test_state),
+		TEST(test_damaged_state),      TEST(test_leftovers_of_killed_writers),
 		TEST(test_many_nodes),
 	};
 	return cmocka_run_group_tests_name("agent-nodefile", tests, NULL, NULL);
