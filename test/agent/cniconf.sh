@@ -82,6 +82,7 @@ unlike "$(agent_log n1)" 'taken away' '... taken away'
 stop_agent n1
 
 # A template, changed as it is read: nobody sees less than one of the two.
+# shellcheck disable=SC2034
 one=$(template one 20000) two=$(template two 50000)
 install_template "$one"
 start_agent n1 "$(agent_conf n1 "$named" '.cni.confTemplate = "/run/template"')"
