@@ -70,6 +70,10 @@ static unsigned notice_link(struct flat_reconcile *r, const struct flat_event *e
 			 : e->link.index != u->index || !named ? "came back"
 							       : "came up");
 	}
+	/* what of a tunnel is no part of its plan: an event does not tell which feature changed */
+	for (int f = 0; f < FLAT_FAMILIES; f++)
+		if (r->indices[f] && e->link.index == r->indices[f] && !e->gone)
+			dirty |= FLAT_DIRTY_CHECKSUMS;
 	/* nothing yet: any link that comes up may be it */
 	if (!r->underlays[FLAT_V4].index && !r->underlays[FLAT_V6].index && e->link.up)
 		dirty |= FLAT_DIRTY_UNDERLAY;

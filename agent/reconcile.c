@@ -282,7 +282,7 @@ static void keep_node(struct flat_reconcile *r, unsigned dirty, bool news, unsig
 		if (flat_keep_sysctls(r->keeper, self, &r->state, &silent, &e) < 0)
 			take_error(err, &e);
 	}
-	if (dirty & FLAT_DIRTY_KERNEL) {
+	if (dirty & (FLAT_DIRTY_CHECKSUMS | FLAT_DIRTY_KERNEL)) {
 		struct flat_err e = { 0 };
 		if (flat_keep_checksums(r->keeper, &r->state, &e) < 0)
 			take_error(err, &e);

@@ -20,9 +20,10 @@ enum flat_dirty {
 	FLAT_DIRTY_RULES = 8,
 	FLAT_DIRTY_BRIDGE = 16,
 	FLAT_DIRTY_SYSCTLS = 32,
-	FLAT_DIRTY_MTU = 64,   /* pods that came with the MTU of before */
-	FLAT_DIRTY_ROOM = 128, /* of the neighbour table */
-	FLAT_DIRTY_ALL = 255,
+	FLAT_DIRTY_MTU = 64,	    /* pods that came with the MTU of before */
+	FLAT_DIRTY_ROOM = 128,	    /* of the neighbour table */
+	FLAT_DIRTY_CHECKSUMS = 256, /* offload of the tunnels */
+	FLAT_DIRTY_ALL = 511,
 };
 
 struct flat_reconcile;

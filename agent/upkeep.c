@@ -379,7 +379,17 @@ int flat_keep_checksums(struct flat_keeper *k, const struct flat_node_state *sta
 	return done;
 }
 
-/* One table for all namespaces; its limits are written in the first one, and only there. */
+uint32_t flat_keeper_room(uint32_t limit, uint32_t wanted)
+{
+	if (!limit || wanted <= limit / 2 || limit >= THRESH_MAX)
+		return limit;
+	while (limit < THRESH_MAX && limit / 4 < wanted)
+		limit = limit < THRESH_MAX / 2 ? limit * 2 : THRESH_MAX;
+	return limit;
+}
+
+/* One table for all namespaces; its limits are written in the first one, and only there. The
+ * greatest first: at no time is one above the next. */
 static int raise_limits(const char *family, uint32_t limit, struct flat_err *err)
 {
 	char path[64], value[16];
@@ -413,11 +423,9 @@ int flat_keep_neighbours(struct flat_keeper *k, const struct flat_node_state *st
 			wanted += flat_family_index(state->neighs[i].ip.family) == f;
 		if (wanted < count)
 			wanted = count;
-		if (!limit || wanted <= limit / 2 || limit >= THRESH_MAX)
+		const uint32_t raised = flat_keeper_room(limit, wanted);
+		if (raised == limit)
 			continue;
-		uint32_t raised = limit;
-		while (raised < THRESH_MAX && raised / 4 < wanted)
-			raised *= 2;
 		r = raise_limits(families[f], raised, &e);
 		if (r >= 0) {
 			snprintf(text, sizeof text, "%u of %u entries: gc_thresh3 is now %u",

@@ -51,6 +51,9 @@ int flat_keep_checksums(struct flat_keeper *keeper, const struct flat_node_state
  * namespace that has them. Fills in status->neigh. */
 int flat_keep_neighbours(struct flat_keeper *keeper, const struct flat_node_state *state,
 			 struct flat_err *err);
+/* The limit that a table of so many wanted entries should have: doubled until a quarter is enough
+ * for them, when half of it was not; never less than it was. */
+uint32_t flat_keeper_room(uint32_t limit, uint32_t wanted);
 /* Fills in what status tells of conntrack; zeros where there is none. */
 void flat_keeper_count(struct flat_keeper *keeper);
 /* Live pods, and the bridge, that have the MTU `was` get `now`, both ends. Links with another one

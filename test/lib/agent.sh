@@ -8,6 +8,7 @@
 #	                             "pods", state in the node's /run. Each JQ changes it
 #	tell_nodes LIST NODE...      gives these nodes a list of nodes (JSON)
 #	start_agent NODE CONF [FLAG...]   runs flatnetd there, and waits until it says that it runs
+#	                             agent_prefix: an array of words that go before the command
 #	stop_agent NODE [SIGNAL]     ends it (TERM) and waits; agent_rc is its exit status
 #	agent_log NODE               what it has said since it was started (or forget_log)
 #	forget_log NODE
@@ -25,6 +26,7 @@
 [[ -x $FLAT_BIN/flatnetd ]] || skip_all 'flatnetd was not built: a library of it is missing'
 
 declare -A agent_pid=()
+agent_prefix=()
 agent_rc=0 repaired_ms=0
 agent_plugin_conf='{"cniVersion": "1.1.0", "name": "pods", "type": "flatnet", "ipMasq": true}'
 
@@ -81,7 +83,7 @@ start_agent() {
 	: >"$log"
 	# shellcheck disable=SC2154
 	# not by on(): the process is to be the agent itself, not a shell that waits for it
-	nsenter -t "${node_pid[$node]}" -m -n -- setsid "$FLAT_BIN/flatnetd" --config /run/flatnetd.json "$@" \
+	nsenter -t "${node_pid[$node]}" -m -n -- setsid "${agent_prefix[@]}" "$FLAT_BIN/flatnetd" --config /run/flatnetd.json "$@" \
 		</dev/null >>"$log" 2>&1 &
 	agent_pid[$node]=$!
 	if ! wait_for 10 says "$node" 'msg="running"'; then
