@@ -183,12 +183,15 @@ static void run(struct flat_agent *a)
 	if (r < 0) {
 		double pause = retry_min * (1 << (a->failures < 8 ? a->failures : 8));
 		status->reconcile.failures++;
+		if (!status->reconcile.failing_ms)
+			status->reconcile.failing_ms = flat_now_ms();
 		a->failures++;
 		flat_remark(&a->no_pass, FLAT_LEVEL_ERROR,
 			    "not everything is as it should be; it is tried again", e.msg);
 		want_pass(a, FLAT_DIRTY_ALL, pause < retry_max ? pause : retry_max);
 	} else {
 		a->failures = 0;
+		status->reconcile.failing_ms = 0;
 		flat_remark_end(&a->no_pass, "everything is as it should be again");
 	}
 	if (later)

@@ -23,7 +23,7 @@ enum {
 	CONNECTION_MEMORY = 16 << 10, /* request line and headers must fit, more is 431 */
 	IDLE_SECONDS = 5,
 	LIFE_SECONDS = 10,
-	WATCH_SECONDS = 5,	    /* between two looks at connections and at failures */
+	WATCH_SECONDS = 5,	    /* between two looks at connections */
 	FAILING_MS = 5 * 60 * 1000, /* so long a failing reconcile may be somebody else's fault */
 };
 
@@ -33,8 +33,7 @@ struct flat_httpd {
 	struct MHD_Daemon *daemon;
 	ev_io readable;
 	ev_timer due, watch;
-	bool ended;	       /* a connection, in this run */
-	int64_t failing_since; /* 0: the last reconcile was good */
+	bool ended; /* a connection, in this run */
 	struct {
 		int fd; /* 0: free */
 		int64_t since;
@@ -232,13 +231,12 @@ static unsigned print_health(const struct flat_httpd *httpd, FILE *out)
 {
 	const struct flat_status *s = httpd->status;
 	const int64_t now = flat_now_ms();
-	const bool failing = httpd->failing_since && now - httpd->failing_since > FAILING_MS;
-	if (!failing) {
+	const int64_t since = s->reconcile.runs ? s->reconcile.failing_ms : s->started_ms;
+	if (!since || now - since <= FAILING_MS) {
 		fputs("ok\n", out);
 		return MHD_HTTP_OK;
 	}
-	fprintf(out, "reconcile has been failing for %lld s: %s\n",
-		(long long)(now - httpd->failing_since) / 1000,
+	fprintf(out, "reconcile has been failing for %lld s: %s\n", (long long)(now - since) / 1000,
 		s->reconcile.error[0] ? s->reconcile.error : "it has not run");
 	return MHD_HTTP_SERVICE_UNAVAILABLE;
 }
@@ -341,17 +339,12 @@ static void on_due(struct ev_loop *loop, ev_timer *timer, int events)
 static void on_watch(struct ev_loop *loop, ev_timer *timer, int events)
 {
 	struct flat_httpd *httpd = timer->data;
-	const struct flat_status *s = httpd->status;
 	const int64_t now = flat_now_ms();
 	(void)loop, (void)events;
 	for (size_t i = 0; i < CONNECTIONS; i++) /* the library sees its end, and closes it */
 		if (httpd->connections[i].fd &&
 		    now - httpd->connections[i].since > LIFE_SECONDS * 1000)
 			shutdown(httpd->connections[i].fd, SHUT_RDWR);
-	if (s->reconcile.runs && !s->reconcile.error[0])
-		httpd->failing_since = 0;
-	else if (!httpd->failing_since)
-		httpd->failing_since = now;
 }
 
 static void on_connection(void *arg, struct MHD_Connection *connection, void **state,

@@ -42,7 +42,8 @@ struct flat_status {
 		double seconds, last_seconds, max_seconds; /* sum, last, greatest */
 		/* how often within 1, 5, 10, 50, 100, 500 ms, 1, 5 s, longer */
 		uint64_t bucket[9];
-		int64_t last_ms;	     /* 0: never */
+		int64_t last_ms;    /* 0: never */
+		int64_t failing_ms; /* since when runs have failed; 0: the last one did not */
 		char error[FLAT_STATUS_WHY]; /* of the last run; "": none */
 	} reconcile;
 	/* Seconds from an event of the source to the kernel. */

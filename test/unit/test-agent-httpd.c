@@ -376,8 +376,31 @@ static void test_ready(void **state)
 static void test_health(void **state)
 {
 	(void)state;
-	status = (struct flat_status){ .reconcile = { .runs = 1, .error = "netlink: no" } };
-	get("/healthz"); /* it fails, but not for long */
+	static const int64_t patience = 5 * 60 * 1000;
+	const int64_t now = flat_now_ms();
+	status = (struct flat_status){
+		.started_ms = now - 2 * patience,
+		.reconcile = { .runs = 9,
+			       .error = "netlink: no",
+			       .failing_ms = now - patience + 5000 },
+	};
+	get("/healthz"); /* it fails, but not for so long */
+	assert_true(answered("200"));
+	status.reconcile.failing_ms = now - patience - 1000;
+	get("/healthz");
+	assert_true(answered("503"));
+	assert_non_null(strstr(body(), "failing for 301 s: netlink: no"));
+	status.reconcile.failing_ms = 0;
+	status.reconcile.error[0] = '\0';
+	get("/healthz");
+	assert_true(answered("200"));
+	assert_string_equal(body(), "ok\n");
+	status.reconcile.runs = 0; /* never a run, in all this time */
+	get("/healthz");
+	assert_true(answered("503"));
+	assert_non_null(strstr(body(), "it has not run"));
+	status.started_ms = now;
+	get("/healthz");
 	assert_true(answered("200"));
 }
 
