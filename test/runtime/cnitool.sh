@@ -110,6 +110,28 @@ is "$(links) $(addresses)" '0 0' 'nothing is left after gc and del'
 tool status flatnet one
 tool_ok 'status at the end'
 
+# A node that goes by the node agent's file: STATUS says 50 until it is there, and why.
+jq -n '{cniVersion: "1.1.0", name: "agent", plugins: [{type: "flatnet", ipMasq: true}]}' \
+	>"$NETCONFPATH/30-agent.conflist"
+rm -f /run/flatnet/node.json
+tool status agent one
+isnt "$rc" 0 'without the node file, status fails'
+like "$out" "subnet file '/run/flatnet/node\.json'" '... and names it'
+cni STATUS - - - <<<'{"cniVersion": "1.1.0", "name": "agent", "type": "flatnet", "ipMasq": true}'
+cni_fails 50 'subnet file .*node\.json' '... with code 50, which libcni does not print'
+tool add agent one
+isnt "$rc" 0 '... as an add would'
+printf '%s\n' '{"nodeName": "n1", "podCIDRs": ["10.244.7.0/24"], "clusterCIDR": ["10.244.0.0/16"], "mtu": 1450}' \
+	>/run/flatnet/node.json
+tool status agent one
+tool_ok 'with it, status is content'
+tool add agent one
+tool_ok '... and an add works'
+like "$(pod_ip - one)" '^10\.244\.7\.' '... from its subnet'
+tool del agent one
+tool_ok '... and a del'
+ip link del cni0
+
 # Every example of conf/ gives a pod an address, on a node that it names.
 ip link add uplink type veth peer name wire
 ip address add 192.0.2.1/24 dev uplink
