@@ -28,7 +28,7 @@ keys_in_manual() {
 }
 
 flags_in_source() {
-	sed -n 's/^.*{ "\([a-z-]*\)", \(required\|no\)_argument.*/\1/p' agent/conf.c | sort
+	sed -n 's/^.*{ "\([a-z-]*\)", \(required\|no\)_argument.*/\1/p' agent/conf-flags.c | sort
 }
 
 flags_in_manual() {
@@ -36,7 +36,7 @@ flags_in_manual() {
 }
 
 flags_in_help() {
-	sed -n 's/^.*"  --\([a-z-]*\).*/\1/p' agent/conf.c | sort
+	sed -n 's/^.*"  --\([a-z-]*\).*/\1/p' agent/conf-flags.c | sort
 }
 
 cmp_ok "$(keys_in_source | wc -l)" -gt 40 'the tables were read'

@@ -408,7 +408,7 @@ static void test_files_that_are_none(void **state)
 	assert_true(LOAD("[]") < 0);
 	assert_non_null(strstr(err.msg, "is not an object"));
 	assert_true(LOAD(NULL, "--config", "/nowhere/x.json") < 0);
-	assert_non_null(strstr(err.msg, "open '/nowhere/x.json': No such file"));
+	assert_non_null(strstr(err.msg, "configuration '/nowhere/x.json': No such file"));
 	assert_true(LOAD(NULL, "--config", "/dev/zero") < 0);
 	assert_non_null(strstr(err.msg, "not a regular file"));
 }
