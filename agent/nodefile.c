@@ -284,7 +284,7 @@ int flat_cniconf_write(const struct flat_agent_conf *conf, struct flat_err *err)
 int flat_cniconf_withdraw(const struct flat_agent_conf *conf, struct flat_err *err)
 {
 	flat_auto_fd folder = -1;
-	const char *name;
+	const char *name = "";
 	struct flat_err e = { 0 };
 	if (!conf->cni.conf_file || access(conf->node_file, F_OK) == 0)
 		return 0;

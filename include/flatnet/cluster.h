@@ -67,7 +67,7 @@ struct flat_told_node {
 /* The same file, for who refuses nodes and not lists: *ret_told (struct flat_told_node) has all of
  * them. One without a name, with too long a one, or with that of a node before it, is called by its
  * place, "nodes[2]". Fails, with codes as above, where there is no list. Overlaps are left to
- * flat_cluster_judge(). */
+ * flat_cluster_judge(), and whether there is a way to a subnet to flat_cluster_plan(). */
 int flat_nodes_read_each(const char *path, struct flat_arena *arena,
 			 struct flat_json_list *ret_told, struct flat_err *err);
 

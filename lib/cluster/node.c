@@ -196,6 +196,17 @@ static int check_node(const struct flat_node *node, size_t i, const char *where,
 				err, FLAT_CODE_CONFIG, 0,
 				"%s[%zu].podCIDRs[%zu]: has host bits set: the subnet is %s", where,
 				i, k, flat_prefix_text(&clean, text));
+	}
+	return 0;
+}
+
+/* A list of routes, without tunnels. */
+static int check_families(const struct flat_node *node, size_t i, const char *where,
+			  struct flat_err *err)
+{
+	char text[FLAT_PREFIX_TEXT];
+	for (size_t k = 0; k < node->pod_cidr_count; k++) {
+		const struct flat_prefix *cidr = &node->pod_cidrs[k];
 		if (!node->addresses[flat_family_index(cidr->ip.family)].family)
 			return flat_fail(
 				err, FLAT_CODE_CONFIG, 0,
@@ -250,8 +261,11 @@ int flat_nodes_check(const struct flat_json_list *nodes, const char *where, stru
 {
 	const struct flat_node *items = nodes->items;
 	int r = 0;
-	for (size_t i = 0; i < nodes->count && r >= 0; i++)
+	for (size_t i = 0; i < nodes->count && r >= 0; i++) {
 		r = check_node(&items[i], i, where, err);
+		if (r >= 0)
+			r = check_families(&items[i], i, where, err);
+	}
 	return r < 0 ? r : check_overlaps(items, nodes->count, where, err);
 }
 
@@ -330,7 +344,7 @@ static int refuse_namesakes(struct flat_arena *arena, const struct flat_json_lis
 			    struct flat_err *err)
 {
 	struct flat_told_node *items = list->items;
-	flat_auto_free struct flat_told_node **sorted = calloc(list->count + 1, sizeof *sorted);
+	flat_auto_free struct flat_told_node **sorted = calloc(list->count + 1, sizeof(void *));
 	if (!sorted)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "nodes");
 	for (size_t i = 0; i < list->count; i++)

@@ -124,6 +124,27 @@ all_reach 'IPv6 alone, direct' 6
 stop_all
 no_pods
 
+# One family carries both.
+tell_nodes "$(node_list 46 | jq -c '.[].address |= .[1:]')" n1 n2 n3
+start_all "$both" '.backend = "vxlan"'
+pods
+all_reach 'IPv4 and IPv6 pods over an IPv6 underlay' 46
+like "$(on n1 ip route show 10.244.2.0/24)" 'dev flatnet6\.1 ' '... by its tunnel'
+seen=$(sniff lan 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip n2 a)")
+like "$seen" 'IP6 2001:db8::1\.[0-9]+ > 2001:db8::2\.8472: .*VXLAN' '... as the wire shows'
+like "$seen" "$(pod_ip n1 a) > $(pod_ip n2 a): ICMP echo request" '... with IPv4 in it'
+stop_all
+no_pods
+tell_nodes "$(node_list 46 | jq -c '.[].address |= .[:1]')" n1 n2 n3
+start_all "$both" '.backend = "vxlan"'
+pods
+all_reach 'IPv4 and IPv6 pods over an IPv4 underlay' 46
+like "$(on n1 ip -6 route show fd00:10:244:2::/64)" 'dev flatnet\.1 ' '... by its tunnel'
+seen=$(sniff lan 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip6 n2 a)")
+like "$seen" 'IP 192\.0\.2\.1\.[0-9]+ > 192\.0\.2\.2\.8472: .*VXLAN' '... as the wire shows'
+stop_all
+no_pods
+
 # Two segments, a router between: n3 moves behind it.
 make_wire far
 make_node router lan 192.0.2.254/24
@@ -148,6 +169,27 @@ is "$(mtu n1)" 1450 '... with room for VXLAN'
 seen=$(sniff far 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip n3 a)")
 like "$seen" '192\.0\.2\.1\.[0-9]+ > 198\.51\.100\.3\.8472: .*VXLAN' '... as the far wire shows'
 stop_all
+no_pods
+
+# The same with both families, each over its own.
+on router ip address add 2001:db8::fe/64 dev eth0 nodad
+on router ip address add 2001:db8:f::fe/64 dev eth1 nodad
+on router sysctl -q -w net.ipv6.conf.all.forwarding=1
+on n3 ip address add 2001:db8:f::3/64 dev eth0 nodad
+on n3 ip -6 route add default via 2001:db8:f::fe
+for node in n1 n2; do
+	on "$node" ip -6 route add 2001:db8:f::/64 via 2001:db8::fe
+done
+tell_nodes "$(node_list 46 | jq -c '.[2].address = ["198.51.100.3", "2001:db8:f::3"]')" n1 n2 n3
+start_all "$both"
+pods
+all_reach 'auto on two segments, dual stack' 46
+is "$(our_routes n1 -6)" $'fd00:10:244:2::/64 2001:db8::2\nfd00:10:244:3::/64 fd00:10:244:3::' \
+	'... IPv6 directly on one, by VXLAN to the other'
+seen=$(sniff far 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip6 n3 a)")
+like "$seen" 'IP6 2001:db8::1\.[0-9]+ > 2001:db8:f::3\.8472: .*VXLAN' '... as the far wire shows'
+stop_all
+tell_nodes "$list" n1
 start_agent n1 "$(agent_conf n1 '.backend = "direct"')"
 ok 'direct alone cannot: that node waits, and the log says why' \
 	wait_for 3 says n1 'node waits.*node=n3.*in no network.*vxlan or auto'

@@ -343,7 +343,7 @@ static void test_state(void **state)
 	assert_int_equal(load(&arena, &got, &list), 1);
 	assert_true(flat_node_equal(&got, &self));
 	assert_int_equal(list.count, 3);
-	for (size_t i = 0; i < list.count; i++) {
+	for (size_t i = 0; i < FLAT_LEN(nodes); i++) {
 		const struct flat_node *node = &((const struct flat_node *)list.items)[i];
 		assert_true(flat_node_equal(node, nodes[i]));
 		assert_string_equal(node->name, nodes[i]->name);
