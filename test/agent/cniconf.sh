@@ -92,9 +92,9 @@ nsenter -t "${node_pid[n1]}" -m -n -- python3 - "$file" >"$TMPDIR/read" <<'PYTHO
 import json, sys, time
 seen, reads, end = set(), 0, time.monotonic() + 3
 while time.monotonic() < end:
-    with open(sys.argv[1]) as f:
-        seen.add(json.load(f)["name"])
-    reads += 1
+	with open(sys.argv[1]) as f:
+		seen.add(json.load(f)["name"])
+	reads += 1
 print(reads > 100, *sorted(seen))
 PYTHON
 reader=$!
