@@ -14,11 +14,12 @@
 #	service_account_token        prints a token of kube-system's service account flatnetd
 #	node_json NAME JQ            a Node object, changed by JQ
 #
-# $api is its folder, $pki that of certificates. The API server listens at 127.0.0.1:6443.
+# $api is its folder, $pki that of certificates. The API server listens at 127.0.0.1:6443; its
+# certificate is good for $api_names.
 
 FLAT_KUBERNETES=${FLAT_KUBERNETES:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/flatnet-kubernetes}
 api_bin=$FLAT_KUBERNETES/bin
-api='' pki='' api_pid=''
+api='' pki='' api_pid='' api_names=IP:127.0.0.1
 
 need_apiserver() {
 	local name
@@ -84,7 +85,7 @@ start_apiserver() {
 		openssl genrsa -out "$pki/sa.key" 2048
 		openssl rsa -in "$pki/sa.key" -pubout -out "$pki/sa.pub"
 	} >>"$api/pki.log" 2>&1
-	user_certificate apiserver /CN=kube-apiserver "$(printf 'subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth')"
+	user_certificate apiserver /CN=kube-apiserver "$(printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth' "$api_names")"
 	user_certificate admin /O=system:masters/CN=admin
 	kubeconfig admin 6443 "$(jq -n --arg pki "$pki" \
 		'{"client-certificate": ($pki + "/admin.crt"), "client-key": ($pki + "/admin.key")}')"
