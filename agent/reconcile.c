@@ -10,6 +10,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
+enum { STEP = 256 }; /* routes and the like of a few nodes, that need not wait for a look */
+
 /* ---- the beginning -----------------------------------------------------------------------------
  */
 
@@ -139,6 +141,8 @@ static int plan(struct flat_reconcile *r, bool *ret_news, struct flat_err *err)
 				judgements, &state, err);
 	if (ret < 0)
 		return ret;
+	if (r->ran && !r->failed)
+		flat_node_state_step(&r->state, &state, r->indices, STEP, r->net);
 	flat_node_table_settle(r->nodes, judgements, r->status);
 	flat_node_state_free(&r->state);
 	r->state = state;

@@ -227,6 +227,13 @@ int flat_node_state_ensure(const struct flat_node_state *state, struct flat_net 
  * first difference. What is too much is none. */
 int flat_node_state_verify(const struct flat_node_state *state, struct flat_net *net,
 			   struct flat_err *err);
+/* Writes at once what two plans differ in, as if the kernel had the old one: a look at all of it
+ * takes longer than the change of a node. Says nothing and tells no error, for
+ * flat_node_state_ensure() has to follow. Nothing is written, and 0 returned, when more than `most`
+ * differs or the devices do; else how much. indices: of the devices in the kernel, 0 for none. */
+int flat_node_state_step(const struct flat_node_state *old, const struct flat_node_state *new,
+			 const int indices[static FLAT_FAMILIES], size_t most,
+			 struct flat_net *net);
 /* Does this event tell of something that is not as planned? Our own changes come back as events,
  * and are as planned. indices: of the devices in the kernel, 0 for none. */
 bool flat_node_state_is_disturbed(const struct flat_node_state *state,

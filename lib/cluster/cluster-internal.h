@@ -4,6 +4,11 @@
 
 #include <flatnet/cluster.h>
 
+/* In the order of a state's arrays; 0: one stands where the other does. */
+int flat_wanted_route_compare(const void *a, const void *b);
+int flat_wanted_neigh_compare(const void *a, const void *b);
+int flat_wanted_fdb_compare(const void *a, const void *b);
+
 /* NULL: not wanted. */
 const struct flat_wanted_route *flat_state_find_route(const struct flat_node_state *state,
 						      const struct flat_prefix *dst);

@@ -11,21 +11,21 @@
 /* ---- finding -----------------------------------------------------------------------------------
  */
 
-static int compare_route(const void *a, const void *b)
+int flat_wanted_route_compare(const void *a, const void *b)
 {
 	const struct flat_wanted_route *x = a, *y = b;
 	int c = flat_ip_compare(&x->dst.ip, &y->dst.ip);
 	return c ? c : (int)x->dst.len - (int)y->dst.len;
 }
 
-static int compare_neigh(const void *a, const void *b)
+int flat_wanted_neigh_compare(const void *a, const void *b)
 {
 	const struct flat_wanted_neigh *x = a, *y = b;
 	int c = flat_ip_compare(&x->ip, &y->ip);
 	return c ? c : x->link - y->link;
 }
 
-static int compare_fdb(const void *a, const void *b)
+int flat_wanted_fdb_compare(const void *a, const void *b)
 {
 	const struct flat_wanted_fdb *x = a, *y = b;
 	int c = memcmp(&x->mac, &y->mac, sizeof x->mac);
@@ -35,38 +35,38 @@ static int compare_fdb(const void *a, const void *b)
 void flat_node_state_sort(struct flat_node_state *s)
 {
 	if (s->route_count)
-		qsort(s->routes, s->route_count, sizeof *s->routes, compare_route);
+		qsort(s->routes, s->route_count, sizeof *s->routes, flat_wanted_route_compare);
 	if (s->neigh_count)
-		qsort(s->neighs, s->neigh_count, sizeof *s->neighs, compare_neigh);
+		qsort(s->neighs, s->neigh_count, sizeof *s->neighs, flat_wanted_neigh_compare);
 	if (s->fdb_count)
-		qsort(s->fdb, s->fdb_count, sizeof *s->fdb, compare_fdb);
+		qsort(s->fdb, s->fdb_count, sizeof *s->fdb, flat_wanted_fdb_compare);
 }
 
 const struct flat_wanted_route *flat_state_find_route(const struct flat_node_state *state,
 						      const struct flat_prefix *dst)
 {
 	const struct flat_wanted_route key = { .dst = *dst };
-	return state->route_count
-		       ? bsearch(&key, state->routes, state->route_count, sizeof key, compare_route)
-		       : NULL;
+	return state->route_count ? bsearch(&key, state->routes, state->route_count, sizeof key,
+					    flat_wanted_route_compare)
+				  : NULL;
 }
 
 const struct flat_wanted_neigh *flat_state_find_neigh(const struct flat_node_state *state,
 						      const struct flat_ip *ip, int link)
 {
 	const struct flat_wanted_neigh key = { .ip = *ip, .link = link };
-	return state->neigh_count
-		       ? bsearch(&key, state->neighs, state->neigh_count, sizeof key, compare_neigh)
-		       : NULL;
+	return state->neigh_count ? bsearch(&key, state->neighs, state->neigh_count, sizeof key,
+					    flat_wanted_neigh_compare)
+				  : NULL;
 }
 
 const struct flat_wanted_fdb *flat_state_find_fdb(const struct flat_node_state *state,
 						  const struct flat_mac *mac, int link)
 {
 	const struct flat_wanted_fdb key = { .mac = *mac, .link = link };
-	return state->fdb_count
-		       ? bsearch(&key, state->fdb, state->fdb_count, sizeof key, compare_fdb)
-		       : NULL;
+	return state->fdb_count ? bsearch(&key, state->fdb, state->fdb_count, sizeof key,
+					  flat_wanted_fdb_compare)
+				: NULL;
 }
 
 bool flat_state_covers(const struct flat_node_state *state, const struct flat_prefix *dst)

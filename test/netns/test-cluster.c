@@ -361,6 +361,74 @@ static void test_changes(void **state)
 	assert_int_equal(count_repairs(s), 0);
 }
 
+/* From the state's plan to a new one, by what they differ in. */
+static int step(struct world *s, size_t most)
+{
+	struct flat_node_state old = s->state;
+	int indices[FLAT_FAMILIES] = { 0 };
+	for (int f = 0; f < FLAT_FAMILIES; f++)
+		if (old.links[f].name[0])
+			indices[f] = index_of(s->scene, old.links[f].name);
+	s->state = (struct flat_node_state){ 0 };
+	plan(s);
+	const int r = flat_node_state_step(&old, &s->state, indices, most, s->net);
+	flat_node_state_free(&old);
+	return r;
+}
+
+/* Without a look: it is as it should be all the same, and a look finds nothing to do. */
+static void test_step(void **state)
+{
+	struct world *s = *state;
+	plan(s);
+	ENSURE(s);
+	assert_int_equal(step(s, 100), 0); /* nothing new */
+	/* n2 has another address, n3 other subnets, n4 is new */
+	s->nodes[1].addresses[FLAT_V4] = ip("192.0.2.22");
+	s->nodes[2].pod_cidrs[0] = prefix("10.244.5.0/24");
+	s->nodes[2].pod_cidrs[1] = prefix("fd00:10:244:5::/64");
+	s->count = 4;
+	assert_int_equal(step(s, 3), 0);
+	assert_int_equal(verify(s), -EINVAL);
+	ENSURE(s);
+	VERIFY(s);
+
+	s->nodes[1].addresses[FLAT_V4] = ip("192.0.2.2");
+	s->nodes[2].pod_cidrs[0] = prefix("10.244.3.0/24");
+	s->nodes[2].pod_cidrs[1] = prefix("fd00:10:244:3::/64");
+	s->count = 3;
+	assert_true(step(s, 100) > 0);
+	VERIFY(s);
+	HAS(look("bridge fdb show dev flannel.1"), "0a:58:0a:f4:02:00 dst 192.0.2.2 ");
+	LACKS(look("ip route show; ip neigh show"), "10.244.4.0");
+	LACKS(look("ip route show; ip neigh show"), "10.244.5.0");
+	ENSURE(s);
+	assert_int_equal(count_repairs(s), 0);
+
+	/* other devices: that is for a look */
+	s->conf.backend = FLAT_BACKEND_AUTO;
+	assert_int_equal(step(s, 100), 0);
+	ENSURE(s);
+	s->nodes[1].addresses[FLAT_V4] = ip("192.0.2.22");
+	s->nodes[1].addresses[FLAT_V6] = ip("2001:db8::22");
+	assert_int_equal(step(s, 100), 2);
+	HAS(look("ip route show"), "10.244.2.0/24 via 192.0.2.22 dev under proto 241");
+	HAS(look("ip -6 route show"), "fd00:10:244:2::/64 via 2001:db8::22 dev under proto 241");
+	ENSURE(s);
+	assert_int_equal(count_repairs(s), 0);
+
+	/* what stands in the place of ours is left alone */
+	RUN("ip route replace 10.244.2.0/24 via 192.0.2.77 proto static");
+	s->nodes[1].addresses[FLAT_V4] = ip("192.0.2.23");
+	assert_int_equal(step(s, 100), 1);
+	HAS(look("ip route show"), "10.244.2.0/24 via 192.0.2.77 dev under proto static");
+	LACKS(look("ip route show"), "192.0.2.23");
+	s->count = 1;
+	assert_true(step(s, 100) > 0);
+	HAS(look("ip route show"), "10.244.2.0/24 via 192.0.2.77 dev under proto static");
+	LACKS(look("ip route show; ip -6 route show"), "proto 241");
+}
+
 static void test_other_family(void **state)
 {
 	struct world *s = *state;
@@ -536,6 +604,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_from_nothing, build, take_down),
 		cmocka_unit_test_setup_teardown(test_damage, build, take_down),
 		cmocka_unit_test_setup_teardown(test_changes, build, take_down),
+		cmocka_unit_test_setup_teardown(test_step, build, take_down),
 		cmocka_unit_test_setup_teardown(test_other_family, build, take_down),
 		cmocka_unit_test_setup_teardown(test_foreign, build, take_down),
 		cmocka_unit_test_setup_teardown(test_unreachable, build, take_down),
