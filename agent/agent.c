@@ -4,10 +4,11 @@
  *
  * A pass is asked for by the source, by the kernel (links, addresses, routes, neighbours, rules)
  * and by timers; it starts a few milliseconds later, so that what comes in a burst is one pass.
- * Passes that follow each other closely wait for a multiple of what they cost, and longer the
- * longer that goes on: whoever fights with this agent gets an answer within half a second, and
- * cannot make it burn the processor. Nothing is lost by waiting: what is dirty stays so until a
- * pass begins.
+ * While the kernel goes on to tell of things, it waits a little longer: a pass in the midst of a
+ * flush would have to be followed by another one. After some in a row passes wait for a multiple of
+ * what they cost, and longer the longer that goes on: whoever fights with this agent gets an answer
+ * within half a second, and cannot make it burn the processor. Nothing is lost by waiting: what is
+ * dirty stays so until a pass begins.
  *
  * What a pass writes comes back as events. They find the kernel as wanted, and ask for nothing.
  */
@@ -21,6 +22,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,13 +32,16 @@
 #define LOCK_NAME "flatnetd.lock"
 
 static const double coalesce = 0.005; /* seconds, from the first event of a burst */
+static const double lull = 0.02;      /* a burst of the kernel's has ended ... */
+static const double burst = 0.2;      /* ... or has gone on for too long */
 static const double calm = 1.0;	      /* after so long without a pass it is no row of them */
 static const double longest_gap = 0.5;
 static const double poll_every = 0.5; /* sysctls: nobody tells when they change */
 static const double save_after = 2;
 static const double retry_min = 0.25, retry_max = 15;
 enum {
-	SHARE = 4,	   /* a row of passes may take 1/(1+SHARE) of the time */
+	AT_ONCE = 3,	   /* passes of a row that wait for nothing */
+	SHARE = 4,	   /* the others may take 1/(1+SHARE) of the time */
 	SAVE_AT_ONCE = 64, /* nodes */
 };
 
@@ -58,6 +63,7 @@ struct flat_agent {
 	ev_timer pass, slow, poll, save, sweep_timer;
 	unsigned dirty;
 	double pass_at, earliest, last_end; /* by now() */
+	double asked_at, last_event;	    /* of the pass to come; of the kernel */
 	unsigned row;			    /* passes that followed each other closely */
 	unsigned failures;
 	struct flat_sweep *sweep;
@@ -79,6 +85,8 @@ static void want_pass(struct flat_agent *a, unsigned dirty, double delay)
 	double at = t + delay;
 	if (at < a->earliest)
 		at = a->earliest;
+	if (!a->dirty)
+		a->asked_at = t;
 	if (a->dirty && a->pass_at <= at) {
 		a->dirty |= dirty;
 		return;
@@ -134,6 +142,7 @@ static void save_now(struct flat_agent *a)
 		flat_remark(&a->no_save, FLAT_LEVEL_ERROR, "the state cannot be kept", e.msg);
 	else
 		flat_remark_end(&a->no_save, "the state can be kept again");
+	malloc_trim(0); /* what a list, its judgement and this file needed for a moment */
 }
 
 /* A large cluster's state is a large file: not for each change. */
@@ -152,7 +161,8 @@ static void rest(struct flat_agent *a, double start, double end)
 {
 	a->row = start - a->last_end < calm ? a->row + 1 : 0;
 	a->last_end = end;
-	double gap = (end - start) * SHARE;
+	const unsigned more = a->row > AT_ONCE ? a->row - AT_ONCE : 0;
+	double gap = (end - start) * (more < SHARE ? more : SHARE);
 	if (a->row > 8)
 		gap += 0.01 * (a->row - 8);
 	a->earliest = end + (gap < longest_gap ? gap : longest_gap);
@@ -203,8 +213,15 @@ static void run(struct flat_agent *a)
 
 static void on_pass(struct ev_loop *loop, ev_timer *w, int revents)
 {
-	(void)loop, (void)revents;
-	run(w->data);
+	struct flat_agent *a = w->data;
+	const double t = now();
+	(void)revents;
+	if (t - a->last_event < lull && t - a->asked_at < burst) {
+		ev_timer_set(w, lull, 0);
+		ev_timer_start(loop, w);
+		return;
+	}
+	run(a);
 }
 
 /* ---- the source --------------------------------------------------------------------------------
@@ -281,8 +298,11 @@ static void on_event(void *arg, const struct flat_event *event)
 {
 	struct flat_agent *a = arg;
 	const unsigned dirty = flat_reconcile_notice(a->reconcile, event);
-	if (dirty)
-		want_pass(a, dirty, coalesce);
+	if (!dirty)
+		return;
+	if (a->dirty)
+		a->last_event = now();
+	want_pass(a, dirty, coalesce);
 }
 
 static void close_monitor(struct flat_agent *a)

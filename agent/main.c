@@ -10,12 +10,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { LARGE = 64 << 10 }; /* bytes */
 
 /* Exit statuses, as flatnetd(8) lists them. */
 enum {
@@ -325,6 +328,9 @@ int main(int argc, char **argv)
 	static char host_name[FLAT_NODE_NAME_MAX + 3];
 	struct flat_err err = { 0 };
 
+	/* What is as large as the cluster comes and goes with each pass, and is to go back to the
+	 * system: by itself glibc learns to keep it. */
+	mallopt(M_MMAP_THRESHOLD, LARGE);
 	fill_standard_fds();
 	signal(SIGPIPE, SIG_IGN);
 	umask(022);
