@@ -1,0 +1,51 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# The wall clock jumps, by years: nothing happens, and what happens after is as quick as ever. The
+# agent alone sees the jump (libfaketime, told not to touch the monotonic clock).
+# shellcheck disable=SC2016 # what bash -c gets is for it to expand
+set -euo pipefail
+. "${0%/*}/../lib/tap.sh"
+. "${0%/*}/../lib/node.sh"
+. "${0%/*}/../lib/cluster.sh"
+. "${0%/*}/../lib/agent.sh"
+
+[[ ${FLAT_SANITIZED:-0} == 0 ]] || skip_all 'kernel: two libraries that must come first do not go together'
+fake=$(echo /usr/lib/*/faketime/libfaketime.so.1)
+[[ -e $fake ]] || skip_all 'libfaketime is not installed'
+
+make_cluster 2
+list=$(node_list 4 | jq -c '.[:2]')
+tell_nodes "$list" n1 n2
+set_clock() { # by name: half a text would be no time
+	on n1 bash -c 'printf %s "$1" >/run/clock.new && mv /run/clock.new /run/clock' clock "$1"
+}
+set_clock +0
+LD_PRELOAD=$fake FAKETIME_TIMESTAMP_FILE=/run/clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 \
+	DONT_FAKE_MONOTONIC=1 start_agent n1 "$(agent_conf n1 '.backend = "vxlan"')"
+ok 'the node is ready' wait_for 3 says n1 'this node is ready'
+agent_pod n1 a
+# The kernel has to be done with the new bridge's own IPv6 address first.
+settled() {
+	[[ $(on n1 ip -o -6 address show dev cni0) == *fe80::* && ! $(on n1 ip -o -6 address show tentative) ]]
+}
+wait_for 10 settled
+year=$(date -u +%Y)
+routed() {
+	[[ $(our_routes n1) == '10.244.2.0/24 10.244.2.0' ]]
+}
+
+for jump in +3y -3y +1d -1h +0; do
+	forget_log n1
+	set_clock "$jump"
+	is "$(quiet n1 2)" '' "a jump to now $jump changes nothing in the kernel"
+	is "$(agent_log n1 | grep -cE 'level=(info|warn|error)' || :)" 0 '... and is nothing to speak of'
+	on n1 ip route del 10.244.2.0/24
+	repaired n1 'a route is repaired as ever' '10\.244\.2\.0/24.*missing' \
+		routed
+	[[ $jump != *3y ]] || unlike "$(agent_log n1 | tail -n 1)" "^ts=$year-" '(the agent did see the jump)'
+done
+is "$(pod_exec n1 a ping -n -q -c 1 -W 1 10.244.1.1 | grep -c ' 0% packet loss')" 1 'the pod is as it was'
+stop_agent n1
+is "$agent_rc" 0 'and the agent ends well'
+done_testing
