@@ -69,7 +69,7 @@ static void write_neigh(struct flat_net *net, const int *indices, const void *ol
 	const struct flat_wanted_neigh *was = old, *is = new;
 	if (is)
 		flat_neigh_set(net, indices[is->link], &is->ip, &is->mac);
-	else
+	else if (was)
 		flat_neigh_del(net, indices[was->link], &was->ip, FLAT_GONE_OK);
 }
 
@@ -90,23 +90,35 @@ static void write_fdb(struct flat_net *net, const int *indices, const void *old,
 
 /* ---- all together ---- */
 
+static const void *item(const void *items, size_t size, size_t i)
+{
+	return (const char *)items + i * size;
+}
+
 /* How many differ; with net they are written. */
 static size_t walk(const struct sort *sort, struct flat_net *net, const int *indices)
 {
-	const char *old = sort->old, *new = sort->new;
-	const char *const old_end = old + sort->old_count * sort->size;
-	const char *const new_end = new + sort->new_count * sort->size;
 	size_t differ = 0;
-	while (old < old_end || new < new_end) {
-		const int c = old == old_end ? 1 : new == new_end ? -1 : sort->compare(old, new);
-		const char *const was = c <= 0 ? old : NULL, *const is = c >= 0 ? new : NULL;
-		if (c != 0 || !sort->equal(old, new)) {
-			differ++;
-			if (net)
-				sort->write(net, indices, was, is);
-		}
-		old += was ? sort->size : 0;
-		new += is ? sort->size : 0;
+	for (size_t o = 0, n = 0; o < sort->old_count || n < sort->new_count;) {
+		const void *was = NULL, *is = NULL;
+		if (o < sort->old_count)
+			was = item(sort->old, sort->size, o);
+		if (n < sort->new_count)
+			is = item(sort->new, sort->size, n);
+		const int c = !was ? 1 : !is ? -1 : sort->compare(was, is);
+		if (c > 0)
+			was = NULL;
+		else
+			o++;
+		if (c < 0)
+			is = NULL;
+		else
+			n++;
+		if (was && is && sort->equal(was, is))
+			continue;
+		differ++;
+		if (net)
+			sort->write(net, indices, was, is);
 	}
 	return differ;
 }
