@@ -114,8 +114,8 @@ struct flat_sweep {
 	/* The links, as they were at the last dump; true until the monitor tells of a change. */
 	struct flat_monitor *monitor;
 	bool links_known;
-	bool ports_swept; /* host ports, since then */
-	bool pending;	  /* something is to be looked at again soon */
+	bool features_swept; /* host ports, since then */
+	bool pending;	     /* something is to be looked at again soon */
 	struct flat_arena arena;
 	struct signed_link *links;
 	size_t link_count, link_room;
@@ -258,7 +258,7 @@ static int look_at_links(struct pass *pass)
 	if (sweep->claim_count)
 		qsort(sweep->claims, sweep->claim_count, sizeof *sweep->claims, compare_claims);
 	sweep->links_known = true;
-	sweep->ports_swept = false;
+	sweep->features_swept = false;
 	return 0;
 }
 
@@ -607,14 +607,15 @@ static void remove_bare(struct pass *pass)
 	pass->healed += removed;
 }
 
-/* Of pods whose link went with their network namespace, and no DEL came. */
-static void remove_ports(struct pass *pass)
+/* Host ports and other features of pods whose link went with their network namespace, and no DEL
+ * came. */
+static void remove_features(struct pass *pass)
 {
 	struct flat_err e = { 0 };
-	if (pass->sweep->ports_swept) /* since a link went, or came */
+	if (pass->sweep->features_swept) /* since a link went, or came */
 		return;
-	int r = flat_ports_sweep(NULL, &e);
-	pass->sweep->ports_swept = r >= 0;
+	int r = flat_features_sweep(pass->net, NULL, &e);
+	pass->sweep->features_swept = r >= 0;
 	if (r < 0 && !pass->first) {
 		*pass->err = e;
 		pass->first = r;
@@ -623,7 +624,7 @@ static void remove_ports(struct pass *pass)
 		return;
 	pass->status->repairs[FLAT_UPKEEP_ORPHAN]++;
 	pass->healed++;
-	flat_say(FLAT_LEVEL_INFO, "removed host ports whose pods are gone", NULL);
+	flat_say(FLAT_LEVEL_INFO, "removed host ports or other features whose pods are gone", NULL);
 }
 
 struct healing {
@@ -756,7 +757,7 @@ int flat_sweep_run(struct flat_sweep *sweep, const struct flat_agent_conf *conf,
 	}
 	if (r >= 0) {
 		remove_bare(&pass);
-		remove_ports(&pass);
+		remove_features(&pass);
 	}
 	for (size_t i = 0; r >= 0 && i < sweep->network_count; i++) {
 		int one = sweep->networks[i].suspect ? heal(&pass, &sweep->networks[i]) : 0;

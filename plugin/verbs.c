@@ -380,7 +380,7 @@ int flat_verb_gc(const struct flat_call *call, struct flat_err *err)
 		first = flat_fail(err, e.code, 0, "%s", e.msg);
 	e = (struct flat_err){ 0 };
 	/* those of links that went with their pod's namespace; no list says less than that */
-	if (!req->has_valid && flat_ports_sweep(call->log, &e) < 0)
+	if (!req->has_valid && flat_features_sweep(net, call->log, &e) < 0)
 		first = flat_fail(err, e.code, 0, "%s", e.msg);
 	e = (struct flat_err){ 0 };
 	if (store) {

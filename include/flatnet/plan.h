@@ -190,13 +190,19 @@ int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 int flat_plan_result(struct flat_request *req, const struct flat_attachment *attachment,
 		     struct flat_result *ret_result, struct flat_err *err);
 
+/* What a pod may be given beside its link, addresses and routes; each has a file in lib/plan. */
+enum {
+	FLAT_FEATURE_PORTS = 1 << 0, /* host ports */
+};
+
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
 struct flat_applied {
 	int lock_fd;   /* shared among ADDs on one bridge; see apply.c */
 	void *reserve; /* memory that the way back may need when there is no other */
 	int veth_index, bridge_index, gateway_index;
 	/* made, or asked for without an answer */
-	bool veth_made, bridge_made, gateway_made, nft_made, ports_made;
+	bool veth_made, bridge_made, gateway_made, nft_made;
+	unsigned features; /* FLAT_FEATURE_*, likewise */
 	bool port_chains_made;
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
@@ -223,7 +229,7 @@ void flat_applied_close(struct flat_applied *applied);
 int flat_attachment_verify(const struct flat_attachment *attachment, struct flat_net *net,
 			   int netns_fd, struct flat_err *err);
 
-/* DEL: removes the host ports of (network, container_id, ifname), its host veth, and with that the
+/* DEL: removes the features of (network, container_id, ifname), its host veth, and with that the
  * pod's interface. Gone is success; a link of that name which belongs to somebody else is left
  * alone. */
 int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
@@ -251,3 +257,11 @@ int flat_attachment_remove_bare(struct flat_net *net, int index, const char *nam
  * else is done) and not of a valid attachment. Returns how many. */
 int flat_attachment_sweep(struct flat_net *net, const char *network,
 			  const struct flat_json_list *valid, struct flat_err *err);
+
+/* What stands for links that went without a DEL, with their pod's namespace: host ports and other
+ * features. Returns how many such things it removed. */
+int flat_features_sweep(struct flat_net *net, const struct flat_log *log, struct flat_err *err);
+
+/* Features by number, NULL after the last; for whoever lists their keys. */
+struct flat_feature;
+const struct flat_feature *flat_feature_at(size_t i);

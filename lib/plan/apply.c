@@ -230,23 +230,6 @@ static int ensure_rules(const struct flat_attachment *a, struct flat_applied *ap
 	return 0;
 }
 
-/* While the link is there: it stands for them. */
-static int ensure_ports(const struct flat_attachment *a, struct flat_applied *applied,
-			const struct flat_log *log, struct flat_err *err)
-{
-	int r = 0;
-	if (!a->ports.count)
-		return 0;
-	/* a packet from 127.0.0.1 may leave by this link, and its answer come back */
-	if (a->ports_loopback)
-		r = flat_link_set_sysctl("ipv4", a->gateway.name, "route_localnet", "1", err);
-	if (r < 0)
-		return r;
-	applied->ports_made = true;
-	r = flat_ports_ensure(&a->ports, &applied->port_chains_made, log, err);
-	return r < 0 ? r : 0;
-}
-
 /* The alias comes last: a link that has one is whole, and GC may judge it. */
 static int sign(const struct flat_attachment *a, struct flat_net *net, int veth,
 		struct flat_err *err)
@@ -304,7 +287,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 	if (r >= 0)
 		r = ensure_rules(a, applied, log, err);
 	if (r >= 0)
-		r = ensure_ports(a, applied, log, err);
+		r = flat_features_apply(a, net, netns_fd, applied, log, err);
 	if (r >= 0)
 		r = await_forwarding(a, net, applied->veth_index, err);
 	return r < 0 ? r : sign(a, net, applied->veth_index, err);
@@ -364,11 +347,7 @@ void flat_attachment_undo(const struct flat_attachment *a, struct flat_net *net,
 	/* On the old conversation answers may be pending; without memory for another it must do. */
 	if (flat_net_open(&fresh, &e) >= 0)
 		net = fresh;
-	e = (struct flat_err){ 0 };
-	if (applied->ports_made)
-		report(log,
-		       flat_ports_remove(a->host_ifname, applied->port_chains_made, NULL, NULL, &e),
-		       &e);
+	flat_features_undo(a, net, applied, log);
 	e = (struct flat_err){ 0 };
 	if (applied->veth_made) /* by name: the answer that tells its index may be what failed */
 		report(log, flat_attachment_remove(net, a->network, a->container_id, a->ifname, &e),

@@ -7,10 +7,7 @@
 #include "plan-internal.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
-#include <strings.h>
-#include <sys/socket.h>
 
 struct trunk {
 	int64_t min_id, max_id, id;
@@ -20,19 +17,16 @@ struct trunk {
 /* As the JSON has it, before defaults and precedence. */
 struct raw {
 	const char *bridge, *backend, *mode, *node_name, *nodes_file, *subnet_file;
-	const char *set_mark_chain;
-	int is_gateway, is_default_gateway, ip_masq, hairpin, snat;
+	int is_gateway, is_default_gateway, ip_masq, hairpin;
 	bool force_address, promisc, enable_dad, disable_container_interface, port_isolation;
-	bool preserve_default_vlan, mac_spoof_check, masq_all;
-	int64_t mtu, vlan, mark_bit;
-	struct flat_json_list ports, conditions4, conditions6;
+	bool preserve_default_vlan, mac_spoof_check;
+	int64_t mtu, vlan;
 	struct flat_json_list trunk, cluster_cidrs, nodes;
 	bool has_nodes;
 	struct flat_dns dns;
 	struct {
 		struct flat_mac mac;
 		bool has_mac;
-		struct flat_json_list ports;
 	} runtime;
 	struct {
 		struct {
@@ -66,94 +60,7 @@ static const struct flat_json_field trunk_fields[] = {
 	FLAT_JSON_END,
 };
 
-static int decode_protocol(struct flat_json_decoder *d, const struct flat_json *value, void *target,
-			   struct flat_err *err)
-{
-	static const struct {
-		const char *name;
-		uint8_t number;
-	} protocols[] = { { "", IPPROTO_TCP },
-			  { "tcp", IPPROTO_TCP },
-			  { "udp", IPPROTO_UDP },
-			  { "sctp", IPPROTO_SCTP } };
-	const char *text = flat_json_text(value);
-	for (size_t i = 0; text && i < FLAT_LEN(protocols); i++) {
-		if (!strcasecmp(text, protocols[i].name)) {
-			*(uint8_t *)target = protocols[i].number;
-			return 0;
-		}
-	}
-	if (!text)
-		return flat_json_fault(d, err, "is not a string: \"tcp\", \"udp\" or \"sctp\"");
-	return flat_json_fault(d, err, "\"%.32s\" is not \"tcp\", \"udp\" or \"sctp\"", text);
-}
-
-static int decode_port(struct flat_json_decoder *d, const struct flat_json *value, void *target,
-		       struct flat_err *err)
-{
-	static const struct flat_json_field port = { .type = FLAT_JSON_UINT32,
-						     .min = 1,
-						     .max = UINT16_MAX };
-	uint32_t number;
-	int r = flat_json_decode_value(d, value, &port, &number, err);
-	if (r >= 0)
-		*(uint16_t *)target = (uint16_t)number;
-	return r;
-}
-
-static int decode_host_ip(struct flat_json_decoder *d, const struct flat_json *value, void *target,
-			  struct flat_err *err)
-{
-	static const struct flat_json_field field = { .type = FLAT_JSON_IP };
-	const char *text = flat_json_text(value);
-	struct flat_ip ip = { 0 }, loopback = { 0 };
-	if (text && !text[0])
-		return 0;
-	flat_ip_parse("::1", &loopback);
-	int r = flat_json_decode_value(d, value, &field, &ip, err);
-	if (r < 0)
-		return r;
-	if (ip.bytes[0] == 0xff || (ip.family == AF_INET && ip.bytes[0] >= 224))
-		return flat_json_fault(d, err,
-				       "%s is a multicast or broadcast address: give one of this "
-				       "node's, or leave it out for all of them",
-				       text);
-	if (flat_ip_equal(&ip, &loopback))
-		return flat_json_fault(
-			d, err,
-			"::1 cannot be had: the kernel takes no answer for it from a "
-			"bridge: use 127.0.0.1");
-	*(struct flat_ip *)target = ip;
-	return 0;
-}
-
-static int init_mapping(void *mapping)
-{
-	((struct flat_port_mapping *)mapping)->protocol = IPPROTO_TCP;
-	return 0;
-}
-
-/* Kubernetes' names. What a runtime in Go sends as HostPort is matched without regard to case. */
-static const struct flat_json_field mapping_fields[] = {
-	{ "hostPort", FLAT_JSON_CUSTOM, offsetof(struct flat_port_mapping, host_port),
-	  .required = true, .decode = decode_port },
-	{ "containerPort", FLAT_JSON_CUSTOM, offsetof(struct flat_port_mapping, container_port),
-	  .required = true, .decode = decode_port },
-	{ "protocol", FLAT_JSON_CUSTOM, offsetof(struct flat_port_mapping, protocol),
-	  .decode = decode_protocol },
-	{ "hostIP", FLAT_JSON_CUSTOM, offsetof(struct flat_port_mapping, host_ip),
-	  .decode = decode_host_ip },
-	FLAT_JSON_END,
-};
-#define PORT_MAPPINGS(field)                                                                       \
-	{                                                                                          \
-		.key = "portMappings", FLAT_JSON_OBJECT_LIST, offsetof(struct raw, field),         \
-		.table = mapping_fields, .elem_size = sizeof(struct flat_port_mapping),            \
-		.init = init_mapping, .max = FLAT_MAX_PORTS                                        \
-	}
-
 static const struct flat_json_field runtime_fields[] = {
-	PORT_MAPPINGS(runtime.ports),
 	{ .key = "mac",
 	  FLAT_JSON_MAC,
 	  offsetof(struct raw, runtime.mac),
@@ -198,14 +105,6 @@ static const struct flat_json_field conf_fields[] = {
 	{ .key = "disableContainerInterface", RAW(FLAT_JSON_BOOL, disable_container_interface) },
 	{ .key = "portIsolation", RAW(FLAT_JSON_BOOL, port_isolation) },
 	{ .key = "dns", RAW(FLAT_JSON_OBJECT, dns), .table = flat_dns_fields },
-	/* the reference portmap plugin's */
-	PORT_MAPPINGS(ports),
-	{ .key = "snat", RAW(FLAT_JSON_TRISTATE, snat) },
-	{ .key = "masqAll", RAW(FLAT_JSON_BOOL, masq_all) },
-	{ .key = "markMasqBit", RAW(FLAT_JSON_INT, mark_bit), .min = 0, .max = 31 },
-	{ .key = "externalSetMarkChain", RAW(FLAT_JSON_STRING, set_mark_chain) },
-	{ .key = "conditionsV4", RAW(FLAT_JSON_STRING_LIST, conditions4) },
-	{ .key = "conditionsV6", RAW(FLAT_JSON_STRING_LIST, conditions6) },
 	/* our own */
 	{ .key = "bridgeMode", RAW(FLAT_JSON_STRING, mode) },
 	{ .key = "clusterCIDR", RAW(FLAT_JSON_PREFIX_OR_LIST, cluster_cidrs), .max = 16 },
@@ -301,40 +200,6 @@ static int parse_ipam_kind(struct flat_request *req, const struct raw *raw, stru
 	return 0;
 }
 
-/* They are text for iptables or nft, which only these programs can read. */
-static int refuse_conditions(const char *key, const struct flat_json_list *list,
-			     struct flat_err *err)
-{
-	if (!list->count)
-		return 0;
-	return flat_fail(
-		err, FLAT_CODE_UNSUPPORTED, 0,
-		"%s: [\"%.64s\"%s] is not supported: leave it out, and filter in a table of your own, or chain portmap",
-		key, ((const char *const *)list->items)[0], list->count > 1 ? ", ..." : "");
-}
-
-/* Both lists count: the configuration's ports are every pod's. */
-static int join_ports(struct flat_request *req, const struct raw *raw, struct flat_conf *conf,
-		      struct flat_err *err)
-{
-	const struct flat_json_list *lists[] = { &raw->runtime.ports, &raw->ports };
-	const size_t total = lists[0]->count + lists[1]->count;
-	size_t n = 0;
-	if (!total)
-		return 0;
-	struct flat_port_mapping *all = flat_arena_alloc(&req->arena, total * sizeof *all);
-	if (!all)
-		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "portMappings");
-	for (size_t l = 0; l < FLAT_LEN(lists); l++) {
-		for (size_t i = 0; i < lists[l]->count; i++) {
-			all[n] = ((const struct flat_port_mapping *)lists[l]->items)[i];
-			all[n++].from_runtime = l == 0;
-		}
-	}
-	conf->ports = (struct flat_json_list){ .items = all, .count = total };
-	return 0;
-}
-
 static int validate(const struct raw *raw, struct flat_err *err)
 {
 	if (!flat_ifname_is_valid(raw->bridge))
@@ -363,16 +228,6 @@ static int validate(const struct raw *raw, struct flat_err *err)
 		return flat_fail(
 			err, FLAT_CODE_UNSUPPORTED, 0,
 			"macspoofchk: true is not supported: leave it out, or chain a plugin that filters MACs");
-	if (raw->set_mark_chain && raw->set_mark_chain[0])
-		return flat_fail(
-			err, FLAT_CODE_UNSUPPORTED, 0,
-			"externalSetMarkChain: \"%.64s\" is not supported: leave it out, host ports need no mark",
-			raw->set_mark_chain);
-	int r = refuse_conditions("conditionsV4", &raw->conditions4, err);
-	if (r >= 0)
-		r = refuse_conditions("conditionsV6", &raw->conditions6, err);
-	if (r < 0)
-		return r;
 	if (raw->has_nodes && given(raw->nodes_file))
 		return flat_fail(err, FLAT_CODE_CONFIG, 0, "nodes and nodesFile: give one of them");
 	return 0;
@@ -385,8 +240,7 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 			   .is_gateway = -1,
 			   .is_default_gateway = -1,
 			   .ip_masq = -1,
-			   .hairpin = -1,
-			   .snat = -1 };
+			   .hairpin = -1 };
 	struct flat_conf conf = { 0 };
 	int r;
 
@@ -434,11 +288,7 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 		flat_warn(
 			log,
 			"ipMasqBackend: \"iptables\" is ignored: flatnet always writes nf_tables rules, which work beside iptables");
-	conf.ports_snat = raw.snat != 0;
-	conf.ports_masquerade_all = raw.snat != 0 && raw.masq_all;
-	r = join_ports(req, &raw, &conf, err);
-	if (r >= 0)
-		r = parse_trunk(req, &raw, &conf, err);
+	r = parse_trunk(req, &raw, &conf, err);
 	if (r >= 0)
 		r = name_gateway(&conf, err);
 	if (r < 0)
@@ -468,6 +318,8 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 		.ip_masq_given = raw.ip_masq != -1,
 	};
 	r = flat_node_resolve(req, &source, host, net, &conf, err);
+	if (r >= 0)
+		r = flat_features_parse(req, log, &conf, err);
 	if (r < 0)
 		return r;
 	*ret_conf = conf;

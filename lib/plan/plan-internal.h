@@ -86,3 +86,64 @@ void flat_gateway_undo(const struct flat_attachment *attachment, struct flat_net
 void flat_gateway_vlans(const struct flat_attachment *attachment, struct flat_vlans *ret_vlans);
 bool flat_plan_has_vlans(const struct flat_attachment *attachment);
 void flat_plan_vlans(const struct flat_attachment *attachment, struct flat_vlans *ret_vlans);
+
+/* ---- verify.c ----------------------------------------------------------------------------------
+ */
+
+/* FLAT_CODE_MISMATCH when the sysctl is another or does not exist. */
+int flat_verify_sysctl(const char *path, const char *want, struct flat_err *err);
+
+/* ---- features.c --------------------------------------------------------------------------------
+ */
+
+/* Whose things are to go: an attachment of which nothing else needs to be known. */
+struct flat_removal {
+	char host_ifname[FLAT_IFNAME_LEN];
+	struct flat_net *slow; /* closed last: the kernel waits for what was changed by it */
+};
+
+/* What a pod is given beside its link, addresses and routes, and elsewhere takes one more plugin of
+ * a chain. All hooks are there, do nothing where the attachment does not want the feature, and
+ * return < 0 for failure. */
+struct flat_feature {
+	const char *name; /* for people */
+	unsigned bit;	  /* FLAT_FEATURE_* */
+	/* its keys at the top of the configuration, runtimeConfig and args among them */
+	const struct flat_json_field *fields;
+	/* Decodes and validates them. Codes 7, 2. */
+	int (*parse)(struct flat_request *req, const struct flat_log *log, struct flat_conf *conf,
+		     struct flat_err *err);
+	/* Decides, when all else of the attachment is decided; looks at no kernel. Code 7. */
+	int (*plan)(struct flat_request *req, const struct flat_conf *conf,
+		    struct flat_attachment *attachment, struct flat_err *err);
+	/* Makes it so, when all else is made and the pod's interface is up. Sets its bit in
+	 * applied->features before the first change. */
+	int (*apply)(const struct flat_attachment *attachment, struct flat_net *net, int netns_fd,
+		     struct flat_applied *applied, const struct flat_log *log,
+		     struct flat_err *err);
+	/* Takes back what a failed ADD made of it, whose bit is set; the link is still there. */
+	int (*undo)(const struct flat_attachment *attachment, struct flat_net *net,
+		    const struct flat_applied *applied, struct flat_err *err);
+	int (*verify)(const struct flat_attachment *attachment, struct flat_net *net, int netns_fd,
+		      struct flat_err *err);
+	/* DEL, before the link goes; the pod's namespace may be gone. Nothing there is success, and
+	 * has to be cheap to find out. */
+	int (*remove)(struct flat_net *net, struct flat_removal *removal, struct flat_err *err);
+	/* Removes what stands for links that are gone. Returns how many. */
+	int (*sweep)(struct flat_net *net, const struct flat_log *log, struct flat_err *err);
+};
+extern const struct flat_feature flat_feature_ports;
+
+/* Each of them in turn. The removals go on after a failure and return the first. */
+int flat_features_parse(struct flat_request *req, const struct flat_log *log,
+			struct flat_conf *conf, struct flat_err *err);
+int flat_features_plan(struct flat_request *req, const struct flat_conf *conf,
+		       struct flat_attachment *attachment, struct flat_err *err);
+int flat_features_apply(const struct flat_attachment *attachment, struct flat_net *net,
+			int netns_fd, struct flat_applied *applied, const struct flat_log *log,
+			struct flat_err *err);
+void flat_features_undo(const struct flat_attachment *attachment, struct flat_net *net,
+			const struct flat_applied *applied, const struct flat_log *log);
+int flat_features_verify(const struct flat_attachment *attachment, struct flat_net *net,
+			 int netns_fd, struct flat_err *err);
+int flat_features_remove(struct flat_net *net, struct flat_removal *removal, struct flat_err *err);

@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <linux/rtnetlink.h>
-#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -289,129 +288,6 @@ static int plan_rules(struct flat_request *req, struct flat_attachment *a,
 	return 0;
 }
 
-static const char *list_of(const struct flat_port_mapping *mapping)
-{
-	return mapping->from_runtime ? "runtimeConfig.portMappings" : "portMappings";
-}
-
-static const char *protocol_name(uint8_t protocol)
-{
-	return protocol == IPPROTO_TCP ? "tcp" : protocol == IPPROTO_UDP ? "udp" : "sctp";
-}
-
-static bool is_unspecified(const struct flat_ip *ip)
-{
-	const struct flat_ip zero = { .family = ip->family };
-	return flat_ip_equal(ip, &zero);
-}
-
-/* The same port twice is once, unless it were to lead to two places. 1: it is there already. */
-static int find_port(const struct flat_port *ports, size_t count, const struct flat_port *port,
-		     const struct flat_port_mapping *mapping, struct flat_err *err)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (ports[i].protocol != port->protocol || ports[i].port != port->port ||
-		    !flat_ip_equal(&ports[i].host, &port->host))
-			continue;
-		if (ports[i].pod_port == port->pod_port)
-			return 1;
-		return flat_fail(
-			err, FLAT_CODE_CONFIG, 0,
-			"%s: hostPort %u/%s cannot lead to both containerPort %u and %u: choose another for one of them",
-			list_of(mapping), port->port, protocol_name(port->protocol),
-			ports[i].pod_port, port->pod_port);
-	}
-	return 0;
-}
-
-/* A mapping is for the pod's first address of each family that it means. */
-static int plan_mapping(struct flat_attachment *a, const struct flat_port_mapping *mapping,
-			struct flat_port *ports, size_t *count, struct flat_err *err)
-{
-	static const int families[] = { AF_INET, AF_INET6 };
-	const struct flat_ip *host = &mapping->host_ip;
-	char text[FLAT_IP_TEXT];
-	for (size_t f = 0; f < FLAT_LEN(families); f++) {
-		const struct flat_ip *pod = NULL;
-		for (size_t i = a->ip_count; i-- > 0;)
-			if (a->ips[i].address.ip.family == families[f])
-				pod = &a->ips[i].address.ip;
-		if (host->family && host->family != families[f])
-			continue;
-		/* "0.0.0.0" and "::" come in pairs, whatever the pod has */
-		if (!pod && host->family && !is_unspecified(host))
-			return flat_fail(
-				err, FLAT_CODE_CONFIG, 0,
-				"%s: hostIP %s of hostPort %u: the pod has no address of that family: leave hostIP out",
-				list_of(mapping), flat_ip_text(host, text), mapping->host_port);
-		if (!pod)
-			continue;
-		const struct flat_port port = {
-			.protocol = mapping->protocol,
-			.port = mapping->host_port,
-			.pod_port = mapping->container_port,
-			.host = host->family ? *host : (struct flat_ip){ .family = pod->family },
-			.pod = *pod,
-		};
-		int r = find_port(ports, *count, &port, mapping, err);
-		if (r < 0)
-			return r;
-		if (r == 0)
-			ports[(*count)++] = port;
-		a->ports_loopback |= a->ports.snat && families[f] == AF_INET;
-	}
-	return 0;
-}
-
-/* Who has the ports, for people: pod and container, as far as there is room in a comment of
- * nf_tables. */
-static const char *label_of(struct flat_request *req)
-{
-	enum { LABEL = 104, ID = 12 };
-	const char *space = req->args.pod_namespace, *pod = req->args.pod_name;
-	char *label = flat_arena_alloc(&req->arena, LABEL);
-	if (label && space && pod && space[0] && pod[0]) {
-		int len = snprintf(label, LABEL - ID - 1, "%s/%s", space, pod);
-		len = len < LABEL - ID - 1 ? len : LABEL - ID - 2;
-		snprintf(label + len, (size_t)(LABEL - len), " %s", req->container_id);
-	} else if (label) {
-		snprintf(label, LABEL, "container %s", req->container_id);
-	}
-	return label;
-}
-
-static int plan_ports(struct flat_request *req, struct flat_attachment *a,
-		      const struct flat_conf *conf, struct flat_err *err)
-{
-	const struct flat_port_mapping *mappings = conf->ports.items;
-	if (!conf->ports.count)
-		return 0;
-	if (!a->ip_count)
-		return flat_fail(
-			err, FLAT_CODE_CONFIG, 0,
-			"%s: a pod without addresses cannot have ports of the host: configure ipam, or leave them out",
-			list_of(mappings));
-	struct flat_port *ports =
-		flat_arena_alloc(&req->arena, 2 * conf->ports.count * sizeof *ports);
-	a->ports = (struct flat_ports){
-		.owner = a->host_ifname,
-		.label = label_of(req),
-		/* where pods are on-link for each other, they answer each other past the node */
-		.bridge = a->bridge.routed ? NULL : a->gateway.name,
-		.items = ports,
-		.snat = conf->ports_snat,
-		.masquerade_all = conf->ports_masquerade_all,
-	};
-	if (!ports || !a->ports.label)
-		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "portMappings");
-	for (size_t i = 0; i < conf->ports.count; i++) {
-		int r = plan_mapping(a, &mappings[i], ports, &a->ports.count, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 static void plan_macs(struct flat_attachment *a, const struct flat_conf *conf)
 {
 	uint64_t hash = flat_hash(0, a->network, strlen(a->network));
@@ -503,7 +379,7 @@ int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 	if (r >= 0)
 		r = plan_node_routes(req, a, conf, err);
 	if (r >= 0)
-		r = plan_ports(req, a, conf, err);
+		r = flat_features_plan(req, conf, a, err);
 	return r;
 }
 

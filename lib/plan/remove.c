@@ -25,22 +25,22 @@ static bool is_foreign(const struct flat_link *link, const char *network, const 
 int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
 			   const char *ifname, struct flat_err *err)
 {
-	flat_auto_net *slow = NULL; /* closed when the kernel has waited for the link already */
-	char name[FLAT_IFNAME_LEN];
+	struct flat_removal removal = { 0 };
 	struct flat_link link;
 
-	flat_name_host_veth(network, container_id, ifname, name);
-	/* Its ports first: without the link they would be nobody's. When they cannot go, the link
-	 * can, and whoever sweeps finds them. */
-	int ports = flat_ports_remove(name, false, &slow, NULL, err);
-	int r = flat_link_by_name(net, name, &link, err);
+	flat_name_host_veth(network, container_id, ifname, removal.host_ifname);
+	/* Its features first: without the link they would be nobody's. When they cannot go, the
+	 * link can, and whoever sweeps finds them. */
+	int features = flat_features_remove(net, &removal, err);
+	int r = flat_link_by_name(net, removal.host_ifname, &link, err);
 	if (r > 0 && is_foreign(&link, network, container_id, ifname))
 		r = 0;
 	if (r > 0) {
 		flat_link_del(net, link.index, FLAT_GONE_OK);
 		r = flat_net_commit(net, err);
 	}
-	return ports < 0 ? ports : r;
+	flat_net_close(removal.slow);
+	return features < 0 ? features : r;
 }
 
 /* The host end has its bridge's MAC; a random one is not. */
@@ -57,7 +57,7 @@ static int has_mac_of_bridge(struct flat_net *net, const struct flat_link *link,
 int flat_attachment_remove_bare(struct flat_net *net, int index, const char *name, bool in_store,
 				struct flat_err *err)
 {
-	flat_auto_net *slow = NULL;
+	struct flat_removal removal = { 0 };
 	flat_auto_fd lock = -1;
 	struct flat_link link, bridge;
 	struct flat_err busy = { 0 };
@@ -85,10 +85,12 @@ int flat_attachment_remove_bare(struct flat_net *net, int index, const char *nam
 		return r;
 	if (strcmp(link.kind, "veth") != 0 || strcmp(link.name, name) != 0 || link.alias[0])
 		return 0;
-	int ports = flat_ports_remove(name, false, &slow, NULL, err);
+	memcpy(removal.host_ifname, link.name, sizeof removal.host_ifname);
+	int features = flat_features_remove(net, &removal, err);
 	flat_link_del(net, index, FLAT_GONE_OK);
 	r = flat_net_commit(net, err);
-	return ports < 0 ? ports : r < 0 ? r : 1;
+	flat_net_close(removal.slow);
+	return features < 0 ? features : r < 0 ? r : 1;
 }
 
 struct sweep {
@@ -136,6 +138,6 @@ int flat_attachment_sweep(struct flat_net *net, const char *network,
 		r = flat_link_del_many(net, s.indices, s.count, err);
 	free(s.indices);
 	if (r >= 0) /* those of the links that have just gone, and of any others */
-		r = flat_ports_sweep(NULL, err);
+		r = flat_features_sweep(net, NULL, err);
 	return r < 0 ? r : (int)s.count;
 }

@@ -254,7 +254,7 @@ static int verify_pod(const struct flat_attachment *a, int netns_fd, struct flat
 /* ---- the node ----------------------------------------------------------------------------------
  */
 
-static int verify_sysctl(const char *path, const char *want, struct flat_err *err)
+int flat_verify_sysctl(const char *path, const char *want, struct flat_err *err)
 {
 	char value[32];
 	int r = flat_sysctl_get(path, value, sizeof value, err);
@@ -271,9 +271,9 @@ static int verify_node(const struct flat_attachment *a, struct flat_net *net, st
 	const char *what = NULL;
 	int r = 0;
 	if (a->forward4)
-		r = verify_sysctl("net/ipv4/ip_forward", "1", err);
+		r = flat_verify_sysctl("net/ipv4/ip_forward", "1", err);
 	if (r >= 0 && a->forward6)
-		r = verify_sysctl("net/ipv6/conf/all/forwarding", "1", err);
+		r = flat_verify_sysctl("net/ipv6/conf/all/forwarding", "1", err);
 	if (r >= 0 && a->nodes.route_count)
 		r = flat_node_state_verify(&a->nodes, net, err);
 	if (r < 0 || !a->nft.name)
@@ -284,24 +284,6 @@ static int verify_node(const struct flat_attachment *a, struct flat_net *net, st
 			err,
 			"node-wide rules in nf_tables: %s; the next ADD on this node restores them",
 			what);
-	return r < 0 ? r : 0;
-}
-
-static int verify_ports(const struct flat_attachment *a, struct flat_err *err)
-{
-	char path[64], what[FLAT_PORTS_WHAT];
-	int r = 0;
-	if (!a->ports.count)
-		return 0;
-	if (a->ports_loopback) {
-		snprintf(path, sizeof path, "net/ipv4/conf/%s/route_localnet", a->gateway.name);
-		r = verify_sysctl(path, "1", err);
-	}
-	if (r >= 0) {
-		r = flat_ports_verify(&a->ports, what, err);
-		if (r == 0)
-			return DIFFERENT(err, "%s", what);
-	}
 	return r < 0 ? r : 0;
 }
 
@@ -319,6 +301,6 @@ int flat_attachment_verify(const struct flat_attachment *a, struct flat_net *net
 	if (r >= 0)
 		r = verify_node(a, net, err);
 	if (r >= 0)
-		r = verify_ports(a, err);
+		r = flat_features_verify(a, net, netns_fd, err);
 	return r;
 }
