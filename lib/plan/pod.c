@@ -11,18 +11,18 @@
 
 enum { DAD_TIMEOUT_MS = 5000 };
 
-static bool has_ipv6(const struct flat_attachment *a)
+static size_t count_ipv6(const struct flat_attachment *a)
 {
+	size_t count = 0;
 	for (size_t i = 0; i < a->ip_count; i++)
-		if (a->ips[i].address.ip.family == AF_INET6)
-			return true;
-	return false;
+		count += a->ips[i].address.ip.family == AF_INET6;
+	return count;
 }
 
 static int tune_pod(const struct flat_attachment *a, struct flat_err *err)
 {
 	int r = 0;
-	if (!has_ipv6(a))
+	if (!count_ipv6(a))
 		return 0;
 	const struct {
 		const char *link, *key, *value;
@@ -42,27 +42,48 @@ static int tune_pod(const struct flat_attachment *a, struct flat_err *err)
 	return r;
 }
 
-static int see_tentative(void *arg, const struct flat_addr *addr)
+static int fail_gone(const struct flat_attachment *a, struct flat_err *err)
 {
-	uint32_t *flags = arg;
-	*flags |= addr->flags;
+	return flat_fail(err, FLAT_CODE_NETWORK, ENODEV, "interface '%s' is gone again", a->ifname);
+}
+
+struct look {
+	const struct flat_attachment *a;
+	size_t missing; /* of its IPv6 addresses */
+	uint32_t flags; /* of all that the interface has */
+};
+
+static int see_address(void *arg, const struct flat_addr *addr)
+{
+	struct look *look = arg;
+	look->flags |= addr->flags;
+	for (size_t i = 0; i < look->a->ip_count; i++)
+		if (flat_ip_equal(&look->a->ips[i].address.ip, &addr->address.ip))
+			look->missing--;
 	return 0;
 }
 
-/* With duplicate detection an address cannot be used for a second or two, or never. */
-static int await_addresses(struct flat_net *pod, int index, struct flat_err *err)
+/* With duplicate detection an address cannot be used for a second or two, or never. One that is not
+ * there any more will never be. */
+static int await_addresses(const struct flat_attachment *a, struct flat_net *pod, int index,
+			   struct flat_err *err)
 {
 	const int64_t deadline = flat_now_ms() + DAD_TIMEOUT_MS;
 	for (;;) {
-		uint32_t flags = 0;
-		int r = flat_addr_each(pod, index, AF_INET6, see_tentative, &flags, err);
-		if (r < 0)
+		struct look look = { .a = a, .missing = count_ipv6(a) };
+		struct flat_err e = { 0 };
+		int r = flat_addr_each(pod, index, AF_INET6, see_address, &look, &e);
+		if (r < 0 && r != -ENODEV) {
+			*err = e;
 			return r;
-		if (flags & IFA_F_DADFAILED)
+		}
+		if (look.flags & IFA_F_DADFAILED)
 			return flat_fail(
 				err, FLAT_CODE_IN_USE, 0,
 				"duplicate address detection: another host has an IPv6 address of this pod");
-		if (!(flags & IFA_F_TENTATIVE))
+		if (look.missing) /* all, where the interface itself is not there */
+			return fail_gone(a, err);
+		if (!(look.flags & IFA_F_TENTATIVE))
 			return 0;
 		if (flat_now_ms() >= deadline)
 			return flat_fail(err, FLAT_CODE_TRY_LATER, 0,
@@ -93,9 +114,7 @@ static int fill(const struct flat_attachment *a, struct flat_err *err)
 		return r;
 	r = flat_link_find_index(pod, a->ifname, &index, err);
 	if (r <= 0)
-		return r < 0 ? r
-			     : flat_fail(err, FLAT_CODE_NETWORK, ENODEV,
-					 "interface '%s' is gone again", a->ifname);
+		return r < 0 ? r : fail_gone(a, err);
 	if (a->ip_count) {
 		r = tune_pod(a, err);
 		if (r < 0)
@@ -105,7 +124,7 @@ static int fill(const struct flat_attachment *a, struct flat_err *err)
 				 (a->enable_dad ? FLAT_ADDR_DAD : 0);
 	struct flat_link_change bare = FLAT_LINK_CHANGE, up = FLAT_LINK_CHANGE;
 	/* What an IPv6 link says when it comes up is flooded to every pod of the bridge. */
-	bare.no_ipv6ll = a->ip_count && !has_ipv6(a);
+	bare.no_ipv6ll = a->ip_count && !count_ipv6(a);
 	if (bare.no_ipv6ll)
 		flat_link_change(pod, index, &bare, FLAT_UNSUPPORTED_OK);
 	up.up = 1;
@@ -134,7 +153,9 @@ static int await(const struct flat_attachment *a, struct flat_err *err)
 	int index, r = flat_net_open(&pod, err);
 	if (r >= 0)
 		r = flat_link_find_index(pod, a->ifname, &index, err);
-	return r <= 0 ? r : await_addresses(pod, index, err);
+	if (r <= 0)
+		return r < 0 ? r : fail_gone(a, err);
+	return await_addresses(a, pod, index, err);
 }
 
 static int inside(const struct flat_attachment *a, int netns_fd,
@@ -157,5 +178,5 @@ int flat_pod_fill(const struct flat_attachment *a, int netns_fd, struct flat_err
 
 int flat_pod_await(const struct flat_attachment *a, int netns_fd, struct flat_err *err)
 {
-	return a->pod_up && a->enable_dad ? inside(a, netns_fd, await, err) : 0;
+	return a->pod_up && a->enable_dad && count_ipv6(a) ? inside(a, netns_fd, await, err) : 0;
 }

@@ -8,14 +8,17 @@ set -euo pipefail
 . "${0%/*}/../lib/look.sh"
 
 number=0 bare=$(state)
-# try JQ...: ADD of a new pod p1, p2, ... in a node as new, with flat_conf JQ...
-try() {
+# fresh JQ...: a new pod p1, p2, ... in a node as new, and conf: flat_conf JQ...; try: ADD of it
+fresh() {
 	remove_all
 	((number == 0)) || del_pod - "$pod"
 	: $((++number))
 	pod=p$number
 	conf=$(flat_conf "$@")
 	make_pod - "$pod"
+}
+try() {
+	fresh "$@"
 	cni ADD "$pod" "ctr-$pod" eth0 <<<"$conf"
 }
 del() {
@@ -155,6 +158,27 @@ cni_ok 'enabledad true'
 is "$(pod_sysctl "$pod" net/ipv6/conf/eth0/accept_dad) $(pod_sysctl "$pod" net/ipv6/conf/eth0/enhanced_dad)" '1 1' '... accept_dad and enhanced_dad are 1 in the pod'
 try '.ipam.subnet = "fd00:10:244:1::/64"'
 is "$(pod_sysctl "$pod" net/ipv6/conf/eth0/accept_dad)" 0 'enabledad false: accept_dad is 0'
+
+# With it an ADD takes a second or two. An interface that somebody removes meanwhile is no success: while
+# the address is tentative, or before that was looked at (the third setns).
+is_tentative() {
+	[[ $(pod_exec - "$pod" ip -6 -o address show dev eth0 tentative) == *fd00* && $(ip -o link show master cni0 up) ]]
+}
+for delay in 0 2000000; do
+	fresh '.ipam.subnet = "fd00:10:244:1::/64"' '.enabledad = true'
+	CNI_COMMAND=ADD CNI_NETNS=/run/netns/$pod CNI_CONTAINERID=ctr-$pod CNI_IFNAME=eth0 \
+		traced -e trace=setns -e inject="setns:delay_enter=$delay:when=3" <<<"$conf" >/run/out 2>/run/stderr &
+	add=$!
+	for _ in {1..500}; do
+		! is_tentative 2>/dev/null || break
+		sleep 0.01
+	done
+	pod_exec - "$pod" ip link del eth0
+	cni_rc=0
+	wait "$add" || cni_rc=$?
+	cni_out=$(</run/out)
+	refused 100 "interface 'eth0' is gone again" "an interface that goes while ADD waits ($delay us)"
+done
 
 # ---- the link -----------------------------------------------------------------------------------
 
