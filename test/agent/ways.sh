@@ -60,15 +60,16 @@ no_pods() {
 mtu() {
 	pod_exec "$1" a ip -j link show eth0 | jq '.[0].mtu'
 }
-# sniff WIRE FILTER COMMAND...: what the wire carries meanwhile, one line a packet
+# sniff WIRE FILTER NODE ADDRESS: what the wire carries while the pod there pings, one line a packet;
+# waits for the answer to come by
 sniff() {
 	local wire=$1 filter=$2 file=$TMPDIR/sniffed pid
-	shift 2
-	nsenter -t "${node_pid[$wire]}" -m -n -- timeout 10 tcpdump -n -l -T vxlan -i wire "$filter" >"$file" 2>"$file.err" &
+	rm -f "$file.err" # the last one said that it listens, too
+	nsenter -t "${node_pid[$wire]}" -m -n -- timeout 20 tcpdump --immediate-mode -n -l -T vxlan -i wire "$filter" >"$file" 2>"$file.err" &
 	pid=$!
 	wait_for 5 grep -q listening "$file.err"
-	"$@" >/dev/null 2>&1 || :
-	sleep 0.3
+	can_ping "$3" a "$4" || diag "$4 does not answer $3"
+	wait_for 3 grep -q 'echo reply' "$file" || diag "$(<"$file.err")"
 	kill "$pid" 2>/dev/null || :
 	wait "$pid" 2>/dev/null || :
 	cat "$file"
@@ -97,10 +98,10 @@ start_all "$both" '.backend = "vxlan"'
 all_reach 'vxlan, dual stack, with the pods that were there' 46
 is "$(mtu n1) $(mtu n2)" '1430 1430' '... and their MTU, that is less now' # auto: 1500 - 70
 ip2=$(pod_ip n2 a)
-seen=$(sniff lan 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$ip2")
+seen=$(sniff lan 'udp port 8472' n1 "$ip2")
 like "$seen" 'IP 192\.0\.2\.1\.[0-9]+ > 192\.0\.2\.2\.8472: .*VXLAN.*vni 1' 'the wire carries VXLAN: UDP 8472, VNI 1'
 like "$seen" "$(pod_ip n1 a) > $ip2: ICMP echo request" '... and in it the pods'"'"' own addresses'
-seen=$(sniff lan 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip6 n2 a)")
+seen=$(sniff lan 'udp port 8472' n1 "$(pod_ip6 n2 a)")
 like "$seen" 'IP6 2001:db8::1\.[0-9]+ > 2001:db8::2\.8472: .*VXLAN.*vni 1' '... over IPv6 for IPv6'
 is "$(our_routes n1)" $'10.244.2.0/24 10.244.2.0\n10.244.3.0/24 10.244.3.0' "flannel's scheme of routes"
 is "$(on n1 ip -j link show flatnet.1 | jq -r '.[0].address')" 0a:58:0a:f4:01:00 "the tunnel's MAC derives from the subnet"
@@ -130,7 +131,7 @@ start_all "$both" '.backend = "vxlan"'
 pods
 all_reach 'IPv4 and IPv6 pods over an IPv6 underlay' 46
 like "$(on n1 ip route show 10.244.2.0/24)" 'dev flatnet6\.1 ' '... by its tunnel'
-seen=$(sniff lan 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip n2 a)")
+seen=$(sniff lan 'udp port 8472' n1 "$(pod_ip n2 a)")
 like "$seen" 'IP6 2001:db8::1\.[0-9]+ > 2001:db8::2\.8472: .*VXLAN' '... as the wire shows'
 like "$seen" "$(pod_ip n1 a) > $(pod_ip n2 a): ICMP echo request" '... with IPv4 in it'
 stop_all
@@ -140,7 +141,7 @@ start_all "$both" '.backend = "vxlan"'
 pods
 all_reach 'IPv4 and IPv6 pods over an IPv4 underlay' 46
 like "$(on n1 ip -6 route show fd00:10:244:2::/64)" 'dev flatnet\.1 ' '... by its tunnel'
-seen=$(sniff lan 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip6 n2 a)")
+seen=$(sniff lan 'udp port 8472' n1 "$(pod_ip6 n2 a)")
 like "$seen" 'IP 192\.0\.2\.1\.[0-9]+ > 192\.0\.2\.2\.8472: .*VXLAN' '... as the wire shows'
 stop_all
 no_pods
@@ -166,7 +167,7 @@ pods
 all_reach 'auto on two segments: all pods reach each other' 4
 is "$(our_routes n1)" $'10.244.2.0/24 192.0.2.2\n10.244.3.0/24 10.244.3.0' '... directly on one, by VXLAN to the other'
 is "$(mtu n1)" 1450 '... with room for VXLAN'
-seen=$(sniff far 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip n3 a)")
+seen=$(sniff far 'udp port 8472' n1 "$(pod_ip n3 a)")
 like "$seen" '192\.0\.2\.1\.[0-9]+ > 198\.51\.100\.3\.8472: .*VXLAN' '... as the far wire shows'
 stop_all
 no_pods
@@ -186,7 +187,7 @@ pods
 all_reach 'auto on two segments, dual stack' 46
 is "$(our_routes n1 -6)" $'fd00:10:244:2::/64 2001:db8::2\nfd00:10:244:3::/64 fd00:10:244:3::' \
 	'... IPv6 directly on one, by VXLAN to the other'
-seen=$(sniff far 'udp port 8472' pod_exec n1 a ping -n -q -c 1 -W 1 "$(pod_ip6 n3 a)")
+seen=$(sniff far 'udp port 8472' n1 "$(pod_ip6 n3 a)")
 like "$seen" 'IP6 2001:db8::1\.[0-9]+ > 2001:db8:f::3\.8472: .*VXLAN' '... as the far wire shows'
 stop_all
 tell_nodes "$list" n1
