@@ -62,6 +62,8 @@ struct flat_agent {
 	size_t event_count;
 	ev_timer pass, slow, poll, save, sweep_timer;
 	unsigned dirty;
+	bool passing;			    /* now; what is heard meanwhile asks for another one: */
+	unsigned overheard;		    /* bits of dirty */
 	double pass_at, earliest, last_end; /* by now() */
 	double asked_at, last_event;	    /* of the pass to come; of the kernel */
 	unsigned row;			    /* passes that followed each other closely */
@@ -177,10 +179,15 @@ static void run(struct flat_agent *a)
 	unsigned later = 0;
 
 	a->dirty = 0;
+	a->passing = true;
 	const double start = now();
 	int r = flat_reconcile_run(a->reconcile, dirty, &later, &e);
 	const double end = now();
+	a->passing = false;
 	rest(a, start, end);
+	if (a->overheard)
+		want_pass(a, a->overheard, coalesce);
+	a->overheard = 0;
 	count_time(status, end - start);
 	status->reconcile.last_ms = flat_now_ms();
 	if (r >= 0 && told) {
@@ -300,6 +307,10 @@ static void on_event(void *arg, const struct flat_event *event)
 	const unsigned dirty = flat_reconcile_notice(a->reconcile, event);
 	if (!dirty)
 		return;
+	if (a->passing) {
+		a->overheard |= dirty;
+		return;
+	}
 	if (a->dirty)
 		a->last_event = now();
 	want_pass(a, dirty, coalesce);
@@ -325,6 +336,14 @@ static void on_readable(struct ev_loop *loop, ev_io *w, int revents)
 	flat_remark(&a->no_events, FLAT_LEVEL_ERROR, "the kernel's events cannot be read", e.msg);
 	close_monitor(a);
 	want_pass(a, FLAT_DIRTY_ALL & ~(unsigned)FLAT_DIRTY_NODES, coalesce);
+}
+
+/* In the midst of a pass. What cannot be read is the loop's to find out. */
+static void hear(void *arg)
+{
+	struct flat_agent *a = arg;
+	if (a->monitor)
+		flat_monitor_read(a->monitor, on_event, a, NULL);
 }
 
 static void open_monitor(struct flat_agent *a)
@@ -465,6 +484,7 @@ static int start(struct flat_agent *a, struct flat_err *err)
 
 	/* first the ear, then the eye: what happens in between is heard */
 	open_monitor(a);
+	flat_reconcile_set_ear(a->reconcile, hear, a);
 	a->dirty = FLAT_DIRTY_ALL;
 	run(a);
 	a->listener = (struct flat_listener){

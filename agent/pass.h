@@ -34,8 +34,10 @@ struct flat_reconcile {
 	int64_t lost_ms[FLAT_FAMILIES]; /* since when the underlay has been away; 0: it is there */
 	uint64_t saved;			/* hash of what was saved */
 	int64_t rules_written_ms;	/* by this agent: the events that follow are its own */
-	/* what was heard first since the last pass */
+	/* what was heard first since the last pass began */
 	char why_kernel[160], why_rules[160], why_bridge[160];
+	void (*hear)(void *arg);
+	void *hear_arg;
 	struct flat_remark no_underlay, self_waits, no_file;
 };
 

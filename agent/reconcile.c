@@ -71,6 +71,12 @@ void flat_reconcile_trust(struct flat_reconcile *r)
 	r->trusted = true;
 }
 
+void flat_reconcile_set_ear(struct flat_reconcile *r, void (*hear)(void *arg), void *arg)
+{
+	r->hear = hear;
+	r->hear_arg = arg;
+}
+
 const struct flat_self *flat_reconcile_self(const struct flat_reconcile *r)
 {
 	return r->is_known ? &r->self : NULL;
@@ -162,6 +168,13 @@ static int write_kernel(struct flat_reconcile *r, const struct flat_cause *cause
 {
 	struct flat_repairs repairs = { 0 };
 	int ret = flat_node_state_ensure(&r->state, r->net, &repairs, err);
+	for (int f = 0; f < FLAT_FAMILIES; f++) {
+		r->indices[f] = 0;
+		if (r->state.links[f].name[0] &&
+		    flat_link_find_index(r->net, r->state.links[f].name, &r->indices[f], NULL) <= 0)
+			r->indices[f] = 0;
+	}
+	/* by now the events of what was just written find it as wanted */
 	for (int kind = 0; kind < FLAT_REPAIR_KINDS; kind++) {
 		const size_t n = repairs.set[kind] + repairs.removed[kind];
 		if (!n)
@@ -172,12 +185,6 @@ static int write_kernel(struct flat_reconcile *r, const struct flat_cause *cause
 				 "what", repairs.first[kind], NULL);
 	}
 	flat_repairs_free(&repairs);
-	for (int f = 0; f < FLAT_FAMILIES; f++) {
-		r->indices[f] = 0;
-		if (r->state.links[f].name[0] &&
-		    flat_link_find_index(r->net, r->state.links[f].name, &r->indices[f], NULL) <= 0)
-			r->indices[f] = 0;
-	}
 	return ret;
 }
 
@@ -257,13 +264,25 @@ bool flat_reconcile_poll(const struct flat_reconcile *r)
 	return r->ran && flat_keeper_has_lost_sysctls(r->keeper, &r->self.node);
 }
 
+static struct flat_cause because(const struct flat_reconcile *r, bool news, const char *why)
+{
+	return (struct flat_cause){ news, why, r->hear, r->hear_arg };
+}
+
+/* What was known when the pass began it has dealt with; the rest, perhaps, another one has to. */
+static void forget(char *why, bool known)
+{
+	if (known)
+		why[0] = '\0';
+}
+
 /* What the plugin makes, and this node's files. */
 static void keep_node(struct flat_reconcile *r, unsigned dirty, bool news, unsigned *ret_later,
 		      struct flat_err *err)
 {
 	const struct flat_node *self = &r->self.node;
-	const struct flat_cause bridge = { news, r->why_bridge }, rules = { news, r->why_rules };
-	const struct flat_cause silent = { news, NULL };
+	const struct flat_cause bridge = because(r, news, r->why_bridge),
+				rules = because(r, news, r->why_rules), silent = { .news = news };
 	int ret;
 	if (dirty & FLAT_DIRTY_BRIDGE) {
 		struct flat_err e = { 0 };
@@ -311,6 +330,8 @@ int flat_reconcile_run(struct flat_reconcile *r, unsigned dirty, unsigned *ret_l
 {
 	struct flat_err own = { 0 }, peers = { 0 }; /* of this node; of the way to others */
 	bool news = false, away = false;
+	const bool knew_kernel = r->why_kernel[0], knew_rules = r->why_rules[0],
+		   knew_bridge = r->why_bridge[0];
 	*ret_later = 0;
 
 	struct flat_underlay before[FLAT_FAMILIES];
@@ -334,7 +355,7 @@ int flat_reconcile_run(struct flat_reconcile *r, unsigned dirty, unsigned *ret_l
 	}
 	news = news || !r->ran;
 	if (r->is_planned && r->self.node.pod_cidr_count) {
-		const struct flat_cause cause = { news, r->why_kernel };
+		const struct flat_cause cause = because(r, news, r->why_kernel);
 		if (dirty & FLAT_DIRTY_KERNEL)
 			write_kernel(r, &cause, &peers);
 		keep_node(r, dirty, news, ret_later, &own);
@@ -346,7 +367,9 @@ int flat_reconcile_run(struct flat_reconcile *r, unsigned dirty, unsigned *ret_l
 		if (!own.code)
 			r->ran = true;
 	}
-	r->why_kernel[0] = r->why_rules[0] = r->why_bridge[0] = '\0';
+	forget(r->why_kernel, knew_kernel);
+	forget(r->why_rules, knew_rules);
+	forget(r->why_bridge, knew_bridge);
 	judge_ready(r, &own);
 	keep_conf_file(r);
 	take_error(&own, &peers);

@@ -50,6 +50,11 @@ unsigned flat_reconcile_notice(struct flat_reconcile *reconcile, const struct fl
 /* Is something not as it should be that no event tells of? Cheap: for a timer. */
 bool flat_reconcile_poll(const struct flat_reconcile *reconcile);
 
+/* What a pass finds may have happened after the last event was read. hear reads what the kernel has
+ * told by now, and calls flat_reconcile_notice(); a pass that finds something broken and does not
+ * know why calls it. */
+void flat_reconcile_set_ear(struct flat_reconcile *reconcile, void (*hear)(void *arg), void *arg);
+
 /* One pass over what is dirty. *ret_later: what is to be looked at again in half a second, for it
  * was too early. Fills in status. Goes on after errors and returns the first. */
 int flat_reconcile_run(struct flat_reconcile *reconcile, unsigned dirty, unsigned *ret_later,

@@ -54,6 +54,8 @@ void flat_repaired(struct flat_status *status, int kind, size_t count, const cha
 			 "count", number, NULL);
 		return;
 	}
+	if (cause->ask && !cause->text[0])
+		cause->ask(cause->arg);
 	status->repairs[kind] += count;
 	flat_say(FLAT_LEVEL_WARN, "repaired", "kind", flat_upkeep_names[kind], "what", what,
 		 "cause", cause->text && cause->text[0] ? cause->text : NULL, "count",

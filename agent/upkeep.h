@@ -21,7 +21,11 @@ void flat_keeper_close(struct flat_keeper *keeper); /* NULL is fine */
 /* Why something is done. */
 struct flat_cause {
 	bool news;	  /* what is wanted has changed, or this is the first time: no repair */
-	const char *text; /* else what disturbed, as far as it is known; NULL: it is not */
+	const char *text; /* else what disturbed, as far as it is known; NULL: nobody tells */
+	/* Not NULL: while text is empty, this may fill it in: what disturbed may have been told
+	 * since the pass began. */
+	void (*ask)(void *arg);
+	void *arg;
 };
 /* Counts a repair and says it. kind: enum flat_repair or flat_upkeep. News are said at level debug
  * and not counted. */
