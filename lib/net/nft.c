@@ -40,6 +40,7 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nf_tables_compat.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -457,10 +458,15 @@ static void put_all(struct flat_nft_batch *b, uint32_t generation, const struct 
 	flat_nft_put_marker(b, false, 0);
 }
 
-static int refused(struct flat_err *err, int r, const char *text, const char *name)
+int flat_nft_refused(struct flat_err *err, int r, const char *text, const char *modules,
+		     const char *fmt, ...)
 {
-	flat_fail(err, r == -ERESTART ? FLAT_CODE_TRY_LATER : FLAT_CODE_NETWORK, -r,
-		  "write the nf_tables rules of network '%s'", name);
+	char what[160];
+	va_list args;
+	va_start(args, fmt);
+	vsnprintf(what, sizeof what, fmt, args);
+	va_end(args);
+	flat_fail(err, r == -ERESTART ? FLAT_CODE_TRY_LATER : FLAT_CODE_NETWORK, -r, "%s", what);
 	if (r == -ERESTART)
 		flat_detail(err, "others changed the rules %d times in between", FLAT_NFT_TRIES);
 	else if (*text)
@@ -471,8 +477,8 @@ static int refused(struct flat_err *err, int r, const char *text, const char *na
 		flat_detail(err, "table 'inet flatnet' is not as flatnet made it: remove it (nft "
 				 "delete table inet flatnet), and it is made anew");
 	else if (r == -ENOENT)
-		flat_detail(err, "the kernel lacks a part of nf_tables: load the modules "
-				 "nft_chain_nat and nft_masq, or turn ipMasq off");
+		flat_detail(err, "the kernel lacks a part of nf_tables: load the modules %s",
+			    modules);
 	return flat_nft_advise(err, r);
 }
 
@@ -534,7 +540,8 @@ static int settle(const char *name, const struct flat_nft_rules *rules, struct f
 		if (r != -ERESTART)
 			break;
 	}
-	return refused(err, r, text, name);
+	return flat_nft_refused(err, r, text, "nft_chain_nat and nft_masq, or turn ipMasq off",
+				"write the nf_tables rules of network '%s'", name);
 }
 
 int flat_nft_ensure(const struct flat_nft_network *want, struct flat_err *err)

@@ -137,6 +137,10 @@ struct nlmsghdr *flat_nft_put_header(struct flat_nft_batch *b, int type,
 				     const struct flat_nft_chain *chain, int flags);
 void flat_nft_put_end(struct flat_nft_batch *b, const struct nlmsghdr *h);
 void flat_nft_pause(int attempt); /* before another attempt */
+/* What the text tried to do was refused with r, and with these words of the kernel ("": none);
+ * modules: those it may lack. Returns r. */
+int flat_nft_refused(struct flat_err *err, int r, const char *text, const char *modules,
+		     const char *fmt, ...) FLAT_PRINTF(5, 6);
 
 /* ---- host ports --------------------------------------------------------------------------------
  */
