@@ -118,6 +118,15 @@ int flat_json_decode_items(struct flat_json_decoder *d, const struct flat_json *
 			   int (*fn)(struct flat_json_decoder *d, const struct flat_json *item,
 				     size_t i, void *arg, struct flat_err *err),
 			   void *arg, struct flat_err *err);
+/* Calls fn for each member of an object whose keys are data and not names, in order, with the path
+ * set to "...["KEY"]"; code 7 when it is not an object or larger than max. A value null is passed
+ * on. */
+int flat_json_decode_members(struct flat_json_decoder *d, const struct flat_json *object,
+			     size_t max,
+			     int (*fn)(struct flat_json_decoder *d, const char *key,
+				       const struct flat_json *value, void *arg,
+				       struct flat_err *err),
+			     void *arg, struct flat_err *err);
 size_t flat_json_count(const struct flat_json *array); /* 0 when it is not an array */
 bool flat_json_is_array(const struct flat_json *value);
 

@@ -19,7 +19,7 @@ static const double max_exact = 9007199254740991.0;
 struct flat_json_decoder {
 	struct flat_arena *arena;
 	size_t len;
-	char path[256]; /* made of keys of our tables and of indices only */
+	char path[256]; /* made of keys of our tables, of indices, and of keys in quotes */
 };
 
 static const cJSON *tree(const struct flat_json *value)
@@ -187,6 +187,33 @@ int flat_json_decode_items(struct flat_json_decoder *d, const struct flat_json *
 	for (const cJSON *item = tree(array)->child; item; item = item->next, i++) {
 		size_t before = enter_item(d, i);
 		int r = fn(d, (const struct flat_json *)item, i, arg, err);
+		leave(d, before);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+int flat_json_decode_members(struct flat_json_decoder *d, const struct flat_json *object,
+			     size_t max,
+			     int (*fn)(struct flat_json_decoder *d, const char *key,
+				       const struct flat_json *value, void *arg,
+				       struct flat_err *err),
+			     void *arg, struct flat_err *err)
+{
+	char quoted[FLAT_QUOTE];
+	if (!flat_json_is_object(object))
+		return not_a(d, object, err, "an object", false);
+	size_t count = (size_t)cJSON_GetArraySize(tree(object));
+	if (count > max)
+		return flat_json_fault(d, err, "%zu keys are more than the %zu allowed", count,
+				       max);
+	for (const cJSON *item = tree(object)->child; item; item = item->next) {
+		const char *key = item->string ? item->string : "";
+		size_t before =
+			advance(d, snprintf(d->path + d->len, sizeof d->path - d->len, "[%s]",
+					    flat_quote(key, quoted, sizeof quoted)));
+		int r = fn(d, key, (const struct flat_json *)item, arg, err);
 		leave(d, before);
 		if (r < 0)
 			return r;

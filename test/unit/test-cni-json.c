@@ -509,6 +509,64 @@ static void quotes_fit_their_buffer(void **state)
 	}
 }
 
+struct members {
+	char seen[64];
+	size_t max;
+};
+
+static int see_member(struct flat_json_decoder *d, const char *key, const struct flat_json *value,
+		      void *arg, struct flat_err *err)
+{
+	struct members *m = arg;
+	const char *text = flat_json_text(value);
+	if (!text)
+		return flat_json_fault(d, err, "no text");
+	strcat(strcat(strcat(m->seen, key), text), " ");
+	return 0;
+}
+
+static int decode_members(struct flat_json_decoder *d, const struct flat_json *value, void *target,
+			  struct flat_err *err)
+{
+	struct members *m = target;
+	return flat_json_decode_members(d, value, m->max, see_member, m, err);
+}
+
+/* Keys that are data: their case counts, and the path has them in quotes. */
+static void members_are_told_in_order(void **state)
+{
+	static const struct flat_json_field table[] = {
+		{ "map", FLAT_JSON_CUSTOM, 0, .decode = decode_members },
+		FLAT_JSON_END,
+	};
+	static const struct {
+		const char *text, *seen, *msg;
+	} cases[] = {
+		{ "{\"map\":{}}", "", "" },
+		{ "{\"Map\":{\"b\":\"1\",\"B\":\"2\",\"b\":\"3\"}}", "b1 B2 b3 ", "" },
+		{ "{\"map\":{\"a\":\"1\",\"x.y\\n\":2}}", "a1 ", "map[\"x.y?\"]: no text" },
+		{ "{\"map\":{\"a\":null}}", "", "map[\"a\"]: no text" },
+		{ "{\"map\":[]}", "", "map: a list is not an object" },
+		{ "{\"map\":{\"a\":\"\",\"b\":\"\",\"c\":\"\",\"d\":\"\"}}", "",
+		  "map: 4 keys are more than the 3 allowed" },
+	};
+	(void)state;
+	for (size_t i = 0; i < FLAT_LEN(cases); i++) {
+		struct members m = { .max = 3 };
+		struct flat_arena arena = { 0 };
+		struct flat_json *json;
+		struct flat_err err = { 0 };
+		assert_int_equal(flat_json_parse(cases[i].text, strlen(cases[i].text), &json, &err),
+				 0);
+		const int r = flat_json_decode(json, "", table, &m, &arena, &err);
+		assert_int_equal(r < 0, cases[i].msg[0] != 0);
+		assert_string_equal(err.msg, cases[i].msg);
+		assert_string_equal(m.seen, cases[i].seen);
+		flat_json_free(json);
+		flat_arena_free(&arena);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -521,6 +579,7 @@ int main(void)
 		cmocka_unit_test(keys_match_as_in_go),
 		cmocka_unit_test(tables_decode_every_type),
 		cmocka_unit_test(null_and_blank_are_not_given),
+		cmocka_unit_test(members_are_told_in_order),
 		cmocka_unit_test(faults_tell_path_found_and_allowed),
 		cmocka_unit_test(long_values_are_cut_between_characters),
 		cmocka_unit_test(quotes_fit_their_buffer),
