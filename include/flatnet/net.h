@@ -77,8 +77,8 @@ struct flat_link {
 	char alias[FLAT_ALIAS_LEN];
 	struct flat_mac mac;
 	bool has_mac; /* false: the hardware address is not 6 bytes long */
-	uint32_t mtu;
-	bool up, running, loopback, promisc;
+	uint32_t mtu, tx_queue_len;
+	bool up, running, loopback, promisc, allmulti;
 	struct { /* of a bridge port; all zero otherwise */
 		bool present, hairpin, isolated;
 		uint8_t state; /* BR_STATE_* */
@@ -115,8 +115,10 @@ struct flat_veth {
 	const char *pod_name; /* born in netns_fd, down: veth_open() of a peer without partner is
 				 ENOTCONN */
 	struct flat_mac pod_mac;
-	int netns_fd; /* -1: this namespace */
-	uint32_t mtu; /* both ends; 0: the kernel's */
+	bool pod_promisc, pod_allmulti;
+	const uint32_t *pod_tx_queue_len; /* NULL: the kernel's */
+	int netns_fd;			  /* -1: this namespace */
+	uint32_t mtu, pod_mtu;		  /* 0: the kernel's; pod_mtu 0: as the other end */
 };
 void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth);
 
@@ -133,19 +135,20 @@ int flat_link_set_tx_checksum(const char *name, bool on, struct flat_err *err);
 
 /* What to change in a link; what is not set stays. */
 struct flat_link_change {
-	const char *alias;	    /* NULL: stays */
-	int up, promisc;	    /* -1: stays, 0, 1 */
-	int hairpin, isolated;	    /* as above; of a bridge port */
-	uint32_t mtu;		    /* 0: stays */
-	const struct flat_mac *mac; /* NULL: stays */
-	int master;		    /* -1: stays, 0: none, index */
-	int arp_notify;		    /* -1: stays; net.ipv4.conf.LINK.arp_notify, without a file */
+	const char *alias;	      /* NULL: stays */
+	int up, promisc, allmulti;    /* -1: stays, 0, 1 */
+	int hairpin, isolated;	      /* as above; of a bridge port */
+	uint32_t mtu;		      /* 0: stays */
+	const struct flat_mac *mac;   /* NULL: stays */
+	const uint32_t *tx_queue_len; /* NULL: stays */
+	int master;		      /* -1: stays, 0: none, index */
+	int arp_notify;		      /* -1: stays; net.ipv4.conf.LINK.arp_notify, without a file */
 	bool no_ipv6ll; /* no IPv6 link-local address when it comes up: tell before `up` */
 };
 #define FLAT_LINK_CHANGE                                                                           \
 	{                                                                                          \
-		.up = -1, .promisc = -1, .hairpin = -1, .isolated = -1, .master = -1,              \
-		.arp_notify = -1                                                                   \
+		.up = -1, .promisc = -1, .allmulti = -1, .hairpin = -1, .isolated = -1,            \
+		.master = -1, .arp_notify = -1                                                     \
 	}
 void flat_link_change(struct flat_net *net, int index, const struct flat_link_change *change,
 		      enum flat_accept accept);
@@ -323,7 +326,9 @@ int flat_net_probe(int index, const struct flat_mac *own_mac, const struct flat_
 /* path below /proc/sys, as "net/ipv4/ip_forward". Written only when it differs. -ENOENT: the kernel
  * has no such (err not set). Returns 1 when it was written, 0 when it was so already. */
 int flat_sysctl_set(const char *path, const char *value, struct flat_err *err);
-/* The value without its newline; -ENOENT as above. Returns its length. */
+/* Written in any case; also what can be written only. "" as an empty line. */
+int flat_sysctl_write(const char *path, const char *value, struct flat_err *err);
+/* The value without its newline, as much as fits; -ENOENT as above. Returns its length. */
 int flat_sysctl_get(const char *path, char *buf, size_t size, struct flat_err *err);
 
 /* ---- nf_tables: node-wide rules ----------------------------------------------------------------

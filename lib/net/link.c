@@ -24,7 +24,7 @@
 static const struct nla_policy link_policy[IFLA_MAX + 1] = {
 	[IFLA_MASTER] = { .type = NLA_U32 },	   [IFLA_LINK] = { .type = NLA_U32 },
 	[IFLA_MTU] = { .type = NLA_U32 },	   [IFLA_LINKINFO] = { .type = NLA_NESTED },
-	[IFLA_LINK_NETNSID] = { .type = NLA_U32 },
+	[IFLA_LINK_NETNSID] = { .type = NLA_U32 }, [IFLA_TXQLEN] = { .type = NLA_U32 },
 };
 static const struct nla_policy port_policy[IFLA_BRPORT_MAX + 1] = {
 	[IFLA_BRPORT_STATE] = { .type = NLA_U8 },
@@ -86,10 +86,12 @@ int flat_link_parse(const struct nlmsghdr *h, void *elem, void *arg)
 		.running = info->ifi_flags & IFF_RUNNING,
 		.loopback = info->ifi_flags & IFF_LOOPBACK,
 		.promisc = info->ifi_flags & IFF_PROMISC,
+		.allmulti = info->ifi_flags & IFF_ALLMULTI,
 		.master = tb[IFLA_MASTER] ? (int)nla_get_u32(tb[IFLA_MASTER]) : 0,
 		.peer_index = tb[IFLA_LINK] ? (int)nla_get_u32(tb[IFLA_LINK]) : 0,
 		.peer_nsid = tb[IFLA_LINK_NETNSID] ? (int)nla_get_u32(tb[IFLA_LINK_NETNSID]) : -1,
 		.mtu = tb[IFLA_MTU] ? nla_get_u32(tb[IFLA_MTU]) : 0,
+		.tx_queue_len = tb[IFLA_TXQLEN] ? nla_get_u32(tb[IFLA_TXQLEN]) : 0,
 	};
 	flat_nl_text(tb[IFLA_IFNAME], link->name, sizeof link->name);
 	flat_nl_text(tb[IFLA_IFALIAS], link->alias, sizeof link->alias);
@@ -217,7 +219,9 @@ static void put_one_queue(struct flat_nl_builder *b)
 
 void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth)
 {
-	const struct ifinfomsg host = { 0 }, pod = { 0 };
+	const unsigned flags =
+		(veth->pod_promisc ? IFF_PROMISC : 0) | (veth->pod_allmulti ? IFF_ALLMULTI : 0);
+	const struct ifinfomsg host = { 0 }, pod = { .ifi_flags = flags, .ifi_change = flags };
 	flat_auto_builder b;
 	flat_nl_begin(&b, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, &host, sizeof host);
 	flat_nl_put_text(&b, IFLA_IFNAME, veth->host_name);
@@ -232,7 +236,9 @@ void flat_link_add_veth(struct flat_net *net, const struct flat_veth *veth)
 	flat_nl_nest(&b, VETH_INFO_PEER, &pod, sizeof pod);
 	flat_nl_put_text(&b, IFLA_IFNAME, veth->pod_name);
 	flat_nl_put(&b, IFLA_ADDRESS, veth->pod_mac.bytes, sizeof veth->pod_mac.bytes);
-	put_mtu(&b, veth->mtu);
+	put_mtu(&b, veth->pod_mtu ? veth->pod_mtu : veth->mtu);
+	if (veth->pod_tx_queue_len)
+		flat_nl_put_u32(&b, IFLA_TXQLEN, *veth->pod_tx_queue_len);
 	if (veth->netns_fd >= 0)
 		flat_nl_put_u32(&b, IFLA_NET_NS_FD, (uint32_t)veth->netns_fd);
 	flat_nl_nest_end(&b);
@@ -254,6 +260,10 @@ static void begin_change(struct flat_nl_builder *b, int index,
 	if (change->promisc >= 0) {
 		info.ifi_change |= IFF_PROMISC;
 		info.ifi_flags |= change->promisc ? IFF_PROMISC : 0;
+	}
+	if (change->allmulti >= 0) {
+		info.ifi_change |= IFF_ALLMULTI;
+		info.ifi_flags |= change->allmulti ? IFF_ALLMULTI : 0;
 	}
 	flat_nl_begin(b, RTM_NEWLINK, 0, &info, sizeof info);
 }
@@ -307,6 +317,8 @@ void flat_link_change(struct flat_net *net, int index, const struct flat_link_ch
 	put_af_spec(&b, change);
 	if (change->mac)
 		flat_nl_put(&b, IFLA_ADDRESS, change->mac->bytes, sizeof change->mac->bytes);
+	if (change->tx_queue_len)
+		flat_nl_put_u32(&b, IFLA_TXQLEN, *change->tx_queue_len);
 	if (change->master >= 0) {
 		/* the kernel looks at port settings first, so that they would meet the old master
 		 */

@@ -36,26 +36,36 @@ int flat_sysctl_get(const char *path, char *buf, size_t size, struct flat_err *e
 	return (int)n;
 }
 
+int flat_sysctl_write(const char *path, const char *value, struct flat_err *err)
+{
+	flat_auto_fd fd = open_sysctl(path, O_WRONLY);
+	if (fd == -ENOENT)
+		return -ENOENT;
+	const char *text = *value ? value : "\n";
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		return flat_fail(err, FLAT_CODE_NETWORK, fd < 0 ? -fd : errno,
+				 "write '%s' to /proc/sys/%s", value, path);
+	return 0;
+}
+
 int flat_sysctl_set(const char *path, const char *value, struct flat_err *err)
 {
 	char now[128];
+	struct flat_err e = { 0 };
 	int r = flat_sysctl_get(path, now, sizeof now, err);
 	if (r < 0)
 		return r;
 	if (!strcmp(now, value))
 		return 0;
-	flat_auto_fd fd = open_sysctl(path, O_WRONLY);
-	if (fd == -ENOENT)
-		return -ENOENT;
-	if (fd < 0 || write(fd, value, strlen(value)) < 0) {
-		int sys = fd < 0 ? -fd : errno;
-		flat_fail(err, FLAT_CODE_NETWORK, sys, "write '%s' to /proc/sys/%s", value, path);
-		if (sys == EROFS || sys == EACCES || sys == EPERM)
-			flat_detail(err,
-				    "it is '%s' now; set it on the host (sysctl -w), or let this "
-				    "process write to /proc/sys",
-				    now);
-		return -sys;
-	}
-	return 1;
+	r = flat_sysctl_write(path, value, &e);
+	if (r >= 0)
+		return 1;
+	if (r == -EROFS || r == -EACCES || r == -EPERM)
+		flat_detail(&e,
+			    "it is '%s' now; set it on the host (sysctl -w), or let this "
+			    "process write to /proc/sys",
+			    now);
+	if (err && err->code == FLAT_CODE_NONE)
+		*err = e;
+	return r;
 }
