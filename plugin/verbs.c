@@ -296,7 +296,7 @@ int flat_verb_check(const struct flat_call *call, struct flat_err *err)
 	if (has_mac)
 		attachment->pod_mac = seen->pod_mac; /* a later plugin may have set another */
 	if (seen->mtu)
-		attachment->mtu = seen->mtu;
+		*(attachment->tuning.mtu ? &attachment->tuning.mtu : &attachment->mtu) = seen->mtu;
 	r = flat_attachment_verify(attachment, net, netns, err);
 	if (r < 0)
 		return r;

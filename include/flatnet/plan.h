@@ -54,6 +54,27 @@ struct flat_port_mapping {
 };
 enum { FLAT_MAX_PORTS = 2048 };
 
+/* A setting of the kernel in the pod's namespace: "net.core.somaxconn". */
+struct flat_sysctl {
+	const char *list, *key; /* where the configuration has it: "sysctl", "args.cni.sysctl" */
+	const char *path;	/* below /proc/sys */
+	const char *value;
+	char *before; /* of FLAT_SYSCTL_SIZE bytes: what it was, when changed */
+	bool changed;
+};
+enum { FLAT_SYSCTL_SIZE = 1024, FLAT_MAX_SYSCTLS = 128 };
+
+/* What the reference plugin tuning is for. */
+struct flat_tuning {
+	struct flat_sysctl *sysctls; /* in the order in which they are written */
+	size_t sysctl_count;
+	/* of the pod's interface: */
+	int promisc, allmulti; /* -1: not given, 0, 1 */
+	uint32_t tx_queue_len;
+	bool has_tx_queue_len;
+	uint32_t mtu; /* of this end alone; 0: as the other one */
+};
+
 struct flat_conf {
 	const char *bridge;
 	char gateway_link[FLAT_IFNAME_LEN]; /* see flat_name_gateway() */
@@ -69,6 +90,7 @@ struct flat_conf {
 	struct flat_dns dns;
 	struct flat_json_list ports; /* struct flat_port_mapping */
 	bool ports_snat, ports_masquerade_all;
+	struct flat_tuning tuning;
 
 	enum flat_ipam_kind ipam_kind;
 	struct flat_ipam_conf ipam; /* when FLAT_IPAM_OWN */
@@ -173,6 +195,7 @@ struct flat_attachment {
 
 	struct flat_ports ports; /* count 0: none */
 	bool ports_loopback;	 /* from 127.0.0.1, too */
+	struct flat_tuning tuning;
 
 	/* node-wide: */
 	bool forward4, forward6;
@@ -192,7 +215,8 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *att
 
 /* What a pod may be given beside its link, addresses and routes; each has a file in lib/plan. */
 enum {
-	FLAT_FEATURE_PORTS = 1 << 0, /* host ports */
+	FLAT_FEATURE_PORTS = 1 << 0,  /* host ports */
+	FLAT_FEATURE_TUNING = 1 << 1, /* sysctls, and what the pod's interface is born with */
 };
 
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
@@ -204,13 +228,14 @@ struct flat_applied {
 	bool veth_made, bridge_made, gateway_made, nft_made;
 	unsigned features; /* FLAT_FEATURE_*, likewise */
 	bool port_chains_made;
+	int netns_fd; /* borrowed: the pod's, where its sysctls were written */
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
 	struct flat_repairs routes; /* to other nodes */
 };
 #define FLAT_APPLIED                                                                               \
 	{                                                                                          \
-		.lock_fd = -1                                                                      \
+		.lock_fd = -1, .netns_fd = -1                                                      \
 	}
 
 /* ADD: makes it so. On failure call flat_attachment_undo() with what was made. netns_fd is the

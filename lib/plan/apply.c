@@ -91,8 +91,12 @@ static int make_veth(struct flat_attachment *a, struct flat_net *net, int netns_
 		.host_mac = a->bridge.mac,
 		.pod_name = a->ifname,
 		.pod_mac = a->pod_mac,
+		.pod_promisc = a->tuning.promisc > 0,
+		.pod_allmulti = a->tuning.allmulti > 0,
+		.pod_tx_queue_len = a->tuning.has_tx_queue_len ? &a->tuning.tx_queue_len : NULL,
 		.netns_fd = netns_fd,
 		.mtu = a->mtu,
+		.pod_mtu = a->tuning.mtu,
 	};
 	flat_link_add_veth(net, &veth);
 	applied->veth_made = true;

@@ -24,6 +24,8 @@ struct raw {
 	struct flat_json_list trunk, cluster_cidrs, nodes;
 	bool has_nodes;
 	struct flat_dns dns;
+	struct flat_mac mac;
+	bool has_mac;
 	struct {
 		struct flat_mac mac;
 		bool has_mac;
@@ -105,6 +107,8 @@ static const struct flat_json_field conf_fields[] = {
 	{ .key = "disableContainerInterface", RAW(FLAT_JSON_BOOL, disable_container_interface) },
 	{ .key = "portIsolation", RAW(FLAT_JSON_BOOL, port_isolation) },
 	{ .key = "dns", RAW(FLAT_JSON_OBJECT, dns), .table = flat_dns_fields },
+	/* the reference tuning plugin's; the others are in tuning.c */
+	{ .key = "mac", RAW(FLAT_JSON_MAC, mac), .offset2 = offsetof(struct raw, has_mac) },
 	/* our own */
 	{ .key = "bridgeMode", RAW(FLAT_JSON_STRING, mode) },
 	{ .key = "clusterCIDR", RAW(FLAT_JSON_PREFIX_OR_LIST, cluster_cidrs), .max = 16 },
@@ -301,6 +305,8 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 		conf.mac = raw.args.cni.mac;
 	else if (req->args.has_mac)
 		conf.mac = req->args.mac;
+	else if (raw.has_mac)
+		conf.mac = raw.mac;
 	else
 		conf.has_mac = false;
 	if (conf.has_mac && (conf.mac.bytes[0] & 1))

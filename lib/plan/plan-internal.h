@@ -87,6 +87,43 @@ void flat_gateway_vlans(const struct flat_attachment *attachment, struct flat_vl
 bool flat_plan_has_vlans(const struct flat_attachment *attachment);
 void flat_plan_vlans(const struct flat_attachment *attachment, struct flat_vlans *ret_vlans);
 
+/* ---- plan.c ------------------------------------------------------------------------------------
+ */
+
+/* The MTU of the pod's end; 0: the kernel's. */
+uint32_t flat_plan_pod_mtu(const struct flat_attachment *attachment);
+
+/* ---- allowlist.c -------------------------------------------------------------------------------
+ */
+
+#define FLAT_ALLOWLIST "/etc/cni/tuning/allowlist.conf"
+
+/* May these sysctls be set, as far as the administrator's file has a say? Without the file they
+ * may. Its lines are regular expressions, as the reference plugin tuning takes them, for the key as
+ * it is written. Code 7 names the key or the line that is at fault, code 5 a file that cannot be
+ * read. */
+int flat_allowlist_check(const char *file, const struct flat_sysctl *sysctls, size_t count,
+			 struct flat_err *err);
+/* Go's syntax as far as it is used, into POSIX's extended one (regcomp(3)) of at most size bytes.
+ * False: too long, or something that means another thing there. */
+bool flat_allowlist_translate(const char *go, char *ret_posix, size_t size);
+
+/* ---- tuning.c ----------------------------------------------------------------------------------
+ */
+
+/* Writes the sysctls in this thread's namespace, those that are otherwise; what each was is in it
+ * afterwards. Code 2 for one that is not there, 7 for a value that is refused. After a failure
+ * those before it are written. */
+int flat_tuning_write(const struct flat_tuning *tuning, struct flat_err *err);
+/* Writes what was there before. Goes on after a failure, and returns the first. */
+int flat_tuning_restore(const struct flat_tuning *tuning, struct flat_err *err);
+/* Queue, for a link that is there already: what flatnet's own is born with. */
+void flat_tuning_change(const struct flat_tuning *tuning, struct flat_net *pod, int index);
+/* In this thread's namespace. link: as it is there; code FLAT_CODE_MISMATCH names what is not as
+ * wanted. */
+int flat_tuning_verify(const struct flat_tuning *tuning, const struct flat_link *link,
+		       struct flat_err *err);
+
 /* ---- verify.c ----------------------------------------------------------------------------------
  */
 
@@ -132,7 +169,7 @@ struct flat_feature {
 	/* Removes what stands for links that are gone. Returns how many. */
 	int (*sweep)(struct flat_net *net, const struct flat_log *log, struct flat_err *err);
 };
-extern const struct flat_feature flat_feature_ports;
+extern const struct flat_feature flat_feature_ports, flat_feature_tuning;
 
 /* Each of them in turn. The removals go on after a failure and return the first. */
 int flat_features_parse(struct flat_request *req, const struct flat_log *log,

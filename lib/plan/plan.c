@@ -315,6 +315,11 @@ static void plan_macs(struct flat_attachment *a, const struct flat_conf *conf)
 	a->gateway.port_mac = mac_of_hash(0x5c, flat_hash(bridge, &a->vlan, sizeof a->vlan));
 }
 
+uint32_t flat_plan_pod_mtu(const struct flat_attachment *a)
+{
+	return a->tuning.mtu ? a->tuning.mtu : a->mtu;
+}
+
 bool flat_plan_has_vlans(const struct flat_attachment *a)
 {
 	return a->vlan || a->vlan_trunk_count;
@@ -403,7 +408,7 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *a,
 	interfaces[2] = (struct flat_result_interface){ .name = a->ifname,
 							.mac = a->pod_mac,
 							.has_mac = true,
-							.mtu = a->mtu,
+							.mtu = flat_plan_pod_mtu(a),
 							.sandbox = a->netns };
 	interfaces[3] = (struct flat_result_interface){
 		.name = a->gateway.name, .mac = a->gateway.mac, .has_mac = true, .mtu = a->mtu

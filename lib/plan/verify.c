@@ -231,9 +231,10 @@ static int verify_pod_inside(const struct flat_attachment *a, struct flat_err *e
 	if (memcmp(&link.mac, &a->pod_mac, sizeof link.mac) != 0)
 		return DIFFERENT(err, "interface '%s' has MAC %s, not %s", a->ifname,
 				 flat_mac_text(&link.mac, have), flat_mac_text(&a->pod_mac, want));
-	if (a->mtu && link.mtu != a->mtu)
+	const uint32_t mtu = flat_plan_pod_mtu(a);
+	if (mtu && link.mtu != mtu)
 		return DIFFERENT(err, "interface '%s' has MTU %u, not %u", a->ifname, link.mtu,
-				 a->mtu);
+				 mtu);
 	for (size_t i = 0; i < a->ip_count; i++)
 		addresses[i] = a->ips[i].address;
 	r = verify_addresses(pod, &link, addresses, a->ip_count, err);

@@ -16,9 +16,15 @@ ip address add 192.0.2.1/24 dev up0
 ip link set up0 up
 make_pod - a
 make_pod - b
-conf=$(flat_conf '.ipMasq = true' '.mtu = 1450' '.portMappings = [{hostPort: 8080, containerPort: 80}, {hostPort: 53, containerPort: 53, protocol: "udp"}]' '.nodeName = "one"' 'del(.ipam)' '.nodes = [
+conf=$(flat_conf '.ipMasq = true' '.mtu = 1450' '.sysctl = {"net.core.somaxconn": "300"}' '.portMappings = [{hostPort: 8080, containerPort: 80}, {hostPort: 53, containerPort: 53, protocol: "udp"}]' '.nodeName = "one"' 'del(.ipam)' '.nodes = [
 	{name: "one", address: "192.0.2.1", podCIDRs: ["10.244.1.0/24"]},
 	{name: "two", address: "192.0.2.2", podCIDRs: ["10.244.2.0/24"]}]')
+
+# whole: the state, and what else an ADD sets in the pod
+whole() {
+	state
+	pod_sysctl a net/core/somaxconn
+}
 
 # one_json TEXT: exactly one error
 one_json() {
@@ -39,7 +45,7 @@ break_all() {
 			: $((++refused))
 			# 127: not even the libraries could be loaded, and that is not ours to tell
 			((rc == 127)) || one_json "$out" || echo "$1 #$n $2: exit $rc, stdout is '$out', stderr '$(</run/stderr)'"
-			got=$(state)
+			got=$(whole)
 			[[ $got == "$bare" ]] || echo "$1 #$n $2: left behind, after '$out': $(diff <(echo "$bare") <(echo "$got") | grep '^[<>]')"
 			# and the next one is as if nothing had been
 			if ! out=$(quick ADD a ctr-a eth0 "$conf"); then
@@ -75,13 +81,14 @@ fi
 # ---- the first pod of a node: everything is made, and everything goes again ---------------------------
 
 start_over() {
+	pod_exec - a sysctl -qw net.core.somaxconn="$somaxconn" # DEL leaves it
 	[[ -z $shared ]] || return 0
 	ip link del cni0 2>/dev/null || :
 	ip route del 10.244.2.0/24 2>/dev/null || :
 	nft flush ruleset
 }
-shared=''
-bare=$(state)
+shared='' somaxconn=$(pod_sysctl a net/core/somaxconn)
+bare=$(whole)
 total=0
 for pair in "${calls[@]}"; do
 	# The way back into the own namespace must not fail: the process ends there.
@@ -92,14 +99,14 @@ rc=0
 out=$(CNI_COMMAND=ADD CNI_NETNS=/run/netns/a CNI_CONTAINERID=ctr-a CNI_IFNAME=eth0 \
 	traced -e trace=setns -e inject=setns:error=EPERM:when=1 <<<"$conf" 2>/dev/null) || rc=$?
 ok 'first pod: setns fails' one_json "$out"
-is "$rc $(state)" "1 $bare" '... nothing is left behind'
+is "$rc $(whole)" "1 $bare" '... nothing is left behind'
 cmp_ok "$total" -gt $((${FLAT_SANITIZED:-0} ? 40 : 100)) "$total faults met"
 
 # ---- beside another pod: what is shared stays, what is not goes ------------------------------------------
 
 quick ADD b ctr-b eth0 "$(jq -c '.portMappings = [{hostPort: 8081, containerPort: 80}]' <<<"$conf")" >/dev/null
 shared=1
-bare=$(state)
+bare=$(whole)
 for pair in sendmsg:ENOMEM recvmsg:ENOMEM linkat:EACCES writev:EPIPE; do
 	try "${pair%:*}" "${pair#*:}" 'second pod'
 done
@@ -113,19 +120,19 @@ ok 'the other pod still has its network' can_ping - b 10.244.1.1
 quick DEL b ctr-b eth0 "$conf"
 shared=''
 start_over
-bare=$(state)
+bare=$(whole)
 for pair in linkat:ENOSPC renameat:ENOSPC setns:EPERM writev:EIO socket:EMFILE; do
 	rc=0
 	out=$(CNI_COMMAND=ADD CNI_NETNS=/run/netns/a CNI_CONTAINERID=ctr-a CNI_IFNAME=eth0 \
 		traced -e "trace=${pair%:*}" -e "inject=${pair%:*}:error=${pair#*:}" <<<"$conf" 2>/run/stderr) || rc=$?
-	is "$rc $(state)" "1 $bare" "${pair%:*} always fails with ${pair#*:}: nothing is left behind"
+	is "$rc $(whole)" "1 $bare" "${pair%:*} always fails with ${pair#*:}: nothing is left behind"
 	[[ $pair == writev:* ]] || ok '... one JSON error' one_json "$out"
 done
 if [[ -z ${FLAT_SANITIZED:-} ]]; then
 	rc=0
 	out=$(ulimit -n 6 && quick ADD a ctr-a eth0 "$conf" 2>/dev/null) || rc=$?
 	isnt "$rc" 0 'no file descriptors: refused'
-	is "$(state)" "$bare" '... nothing is left behind'
+	is "$(whole)" "$bare" '... nothing is left behind'
 
 	# Memory runs out, a little later each time, until there is enough. (A failure of a single
 	# brk(2) is not survived by the C library itself.) Below 3 MB not even the libraries fit.
@@ -139,7 +146,7 @@ if [[ -z ${FLAT_SANITIZED:-} ]]; then
 		# the dynamic loader's end is not ours
 		! ((rc == 127 || rc == 139)) || [[ -n $out ]] || continue
 		: $((++met))
-		if [[ $(state) != "$bare" ]]; then
+		if [[ $(whole) != "$bare" ]]; then
 			echo "$kb KB: left behind, after '$out'" >>/run/faults
 			quick DEL a ctr-a eth0 "$conf"
 			start_over
