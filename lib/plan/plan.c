@@ -172,7 +172,8 @@ static int plan_pod_routes(struct flat_attachment *a, struct flat_err *err)
 	for (size_t i = 0; i < a->result_route_count && r >= 0; i++) {
 		struct flat_net_route route = { .route = a->result_routes[i] };
 		const struct flat_ip *gateway = gateway_of_family(a, route.route.dst.ip.family);
-		if (!route.route.gw.family && gateway && route.route.scope != RT_SCOPE_LINK)
+		/* what is on the link, or nearer, needs no gateway */
+		if (!route.route.gw.family && gateway && route.route.scope < RT_SCOPE_LINK)
 			route.route.gw = *gateway;
 		/* a router among the pods: it is on the wire, though no route says so */
 		route.onlink = a->bridge.routed && route.route.gw.family &&

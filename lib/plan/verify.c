@@ -170,7 +170,22 @@ static int verify_port(const struct flat_attachment *a, struct flat_net *net,
 struct wanted_routes {
 	const struct flat_attachment *a;
 	bool found[FLAT_MAX_POD_ROUTES];
+	bool other[FLAT_MAX_POD_ROUTES]; /* there is one to the same place by the same way */
 };
+
+static uint32_t table_of(const struct flat_route *route)
+{
+	return route->table ? route->table : RT_TABLE_MAIN;
+}
+
+/* What was not asked for is the kernel's choice. IPv6 knows no scopes. */
+static bool has_attributes(const struct flat_route *have, const struct flat_route *want)
+{
+	return (!want->mtu || have->mtu == want->mtu) &&
+	       (!want->advmss || have->advmss == want->advmss) &&
+	       (!want->priority || have->priority == want->priority) &&
+	       (want->scope < 0 || want->dst.ip.family == AF_INET6 || have->scope == want->scope);
+}
 
 static int see_route(void *arg, const struct flat_net_route *seen)
 {
@@ -178,23 +193,47 @@ static int see_route(void *arg, const struct flat_net_route *seen)
 	for (size_t i = 0; i < w->a->pod_route_count; i++) {
 		const struct flat_route *want = &w->a->pod_routes[i].route;
 		const struct flat_prefix dst = { flat_prefix_first(&want->dst), want->dst.len };
-		if (flat_prefix_equal(&dst, &seen->route.dst) &&
-		    (want->gw.family == 0 ? seen->route.gw.family == 0
-					  : flat_ip_equal(&want->gw, &seen->route.gw)))
-			w->found[i] = true;
+		if (!flat_prefix_equal(&dst, &seen->route.dst) ||
+		    table_of(want) != seen->route.table ||
+		    (want->gw.family ? !flat_ip_equal(&want->gw, &seen->route.gw)
+				     : seen->route.gw.family != 0))
+			continue;
+		w->other[i] = true;
+		w->found[i] = w->found[i] || has_attributes(&seen->route, want);
 	}
 	return 0;
+}
+
+/* " mtu 1400 metric 5", as ip-route(8) would write it. */
+static const char *attributes_text(const struct flat_route *route, char *buf, size_t size)
+{
+	const struct {
+		const char *name;
+		uint32_t value;
+	} attributes[] = { { "table", route->table },
+			   { "metric", route->priority },
+			   { "mtu", route->mtu },
+			   { "advmss", route->advmss } };
+	size_t n = 0;
+	buf[0] = '\0';
+	for (size_t i = 0; i < FLAT_LEN(attributes) && n < size; i++)
+		if (attributes[i].value)
+			n += (size_t)snprintf(buf + n, size - n, " %s %u", attributes[i].name,
+					      attributes[i].value);
+	if (route->scope >= 0 && n < size)
+		snprintf(buf + n, size - n, " scope %d", route->scope);
+	return buf;
 }
 
 static int verify_pod_routes(const struct flat_attachment *a, struct flat_net *pod,
 			     struct flat_err *err)
 {
 	struct wanted_routes w = { .a = a };
-	char dst[FLAT_PREFIX_TEXT], gw[FLAT_IP_TEXT];
+	char dst[FLAT_PREFIX_TEXT], gw[FLAT_IP_TEXT], attributes[128];
 	int r = flat_route_each(pod, 0, 0, 0, 0, see_route, &w, err);
 	for (size_t i = 0; r >= 0 && i < a->pod_route_count; i++) {
 		const struct flat_route *want = &a->pod_routes[i].route;
-		if (want->table && want->table != RT_TABLE_MAIN &&
+		if (table_of(want) != RT_TABLE_MAIN &&
 		    !w.found[i]) { /* a table that was not dumped yet */
 			r = flat_route_each(pod, want->dst.ip.family, 0, 0, want->table, see_route,
 					    &w, err);
@@ -202,10 +241,12 @@ static int verify_pod_routes(const struct flat_attachment *a, struct flat_net *p
 				return r;
 		}
 		if (!w.found[i])
-			r = DIFFERENT(err, "the route to %s%s%s is missing",
+			r = DIFFERENT(err, "the route to %s%s%s%s %s",
 				      flat_prefix_text(&want->dst, dst),
 				      want->gw.family ? " via " : "",
-				      want->gw.family ? flat_ip_text(&want->gw, gw) : "");
+				      want->gw.family ? flat_ip_text(&want->gw, gw) : "",
+				      attributes_text(want, attributes, sizeof attributes),
+				      w.other[i] ? "is another one" : "is missing");
 	}
 	return r;
 }
