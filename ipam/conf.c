@@ -299,14 +299,38 @@ static size_t set_of(const struct flat_json_list *sets, const struct flat_ip *ip
 	return i;
 }
 
-/* runtimeConfig goes before args, and args before CNI_ARGS (CNI conventions), set by set: an IPv4
- * address in one and an IPv6 address in another are both meant. */
+/* The pod's own wish does not know the ranges of the node that it came to. */
+static int check_annotated(const struct flat_json_list *sets, const struct flat_json_list *list,
+			   struct flat_err *err)
+{
+	const struct flat_ip *ips = list->items;
+	char ip[FLAT_IP_TEXT], range[FLAT_IPAM_SET_TEXT];
+	for (size_t i = 0; i < list->count; i++) {
+		if (set_of(sets, &ips[i]) < sets->count)
+			continue;
+		flat_fail(err, FLAT_CODE_CONFIG, 0, "%s: %s is not in a range of this node: %s%s",
+			  FLAT_ANNOTATION_PATH(FLAT_ANNOTATION_IP), flat_ip_text(&ips[i], ip),
+			  flat_ipam_set_text(sets->items, range), sets->count > 1 ? ", ..." : "");
+		return flat_detail(err, "let the pod come to the node that has the address");
+	}
+	return 0;
+}
+
+/* runtimeConfig goes before args, and args before CNI_ARGS (CNI conventions), and all of them
+ * before the pod's annotations, set by set: an IPv4 address in one and an IPv6 address in another
+ * are both meant. */
 static int gather_requested(struct flat_request *req, const struct input *in,
 			    const struct flat_json_list *sets, struct flat_json_list *ret_ips,
 			    struct flat_err *err)
 {
-	const struct flat_json_list *sources[] = { &in->runtime_ips, &in->args_ips,
-						   &req->args.ips };
+	struct flat_annotations annotations;
+	int r = flat_annotations_parse(req, &annotations, err);
+	if (r >= 0)
+		r = check_annotated(sets, &annotations.ips, err);
+	if (r < 0)
+		return r;
+	const struct flat_json_list *sources[] = { &in->runtime_ips, &in->args_ips, &req->args.ips,
+						   &annotations.ips };
 	bool spoken_for[MAX_SETS] = { false };
 	size_t count = 0, n = 0;
 	for (size_t s = 0; s < FLAT_LEN(sources); s++)

@@ -230,6 +230,25 @@ bool flat_name_is_valid(const char *text);
  * (dev_valid_name in net/core/dev.c)? */
 bool flat_ifname_is_valid(const char *text);
 
+/* ---- annotations of the pod --------------------------------------------------------------------
+ */
+
+/* What the pod asks for by its annotations, which containerd and CRI-O send as
+ * runtimeConfig["io.kubernetes.cri.pod-annotations"]; as far as allowPodAnnotations lets it. */
+struct flat_annotations {
+	struct flat_json_list ips; /* struct flat_ip: cni.flatnet/ip */
+	struct flat_mac mac;	   /* cni.flatnet/mac */
+	bool has_mac;
+	/* kubernetes.io/ingress-bandwidth, egress-bandwidth: bits per second; 0: not given */
+	uint64_t ingress_rate, egress_rate;
+};
+#define FLAT_ANNOTATION_PATH(key) "runtimeConfig.io.kubernetes.cri.pod-annotations[\"" key "\"]"
+#define FLAT_ANNOTATION_IP	  "cni.flatnet/ip"
+/* Code 7 names the annotation. Memory is req's arena. What is not allowed is not looked at. */
+int flat_annotations_parse(struct flat_request *req, struct flat_annotations *ret_annotations,
+			   struct flat_err *err);
+extern const struct flat_json_field flat_annotation_fields[]; /* the keys that it reads */
+
 /* ---- results -----------------------------------------------------------------------------------
  */
 

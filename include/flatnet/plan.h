@@ -87,6 +87,7 @@ struct flat_conf {
 	enum flat_bridge_mode mode;
 	struct flat_mac mac;
 	bool has_mac;
+	struct flat_annotations annotations;
 	struct flat_dns dns;
 	struct flat_json_list ports; /* struct flat_port_mapping */
 	bool ports_snat, ports_masquerade_all;

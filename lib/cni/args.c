@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "private.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-
-enum { MAX_ARGS_IPS = 16 };
 
 struct parser {
 	struct flat_arena *arena;
@@ -15,31 +14,46 @@ struct parser {
 	struct flat_err *err;
 };
 
-static int set_ips(struct parser *p, char *value)
+int flat_ip_list_parse(struct flat_arena *arena, char *text, struct flat_json_list *ret_ips,
+		       const char **ret_bad)
 {
-	struct flat_ip *ips = flat_arena_alloc(p->arena, MAX_ARGS_IPS * sizeof *ips);
-	char quoted[FLAT_QUOTE], *rest = value;
+	struct flat_ip *ips = flat_arena_alloc(arena, FLAT_MAX_IP_LIST * sizeof *ips);
+	char *rest = text;
 	size_t count = 0;
 	if (!ips)
-		return flat_no_memory(p->err);
+		return -ENOMEM;
 	for (char *one; (one = strsep(&rest, ","));) {
 		struct flat_prefix prefix;
 		if (!one[0])
 			continue;
-		if (count == MAX_ARGS_IPS)
-			return flat_fail(p->err, FLAT_CODE_ENV, 0,
-					 "CNI_ARGS: IP names more than %d addresses", MAX_ARGS_IPS);
-		if (!strchr(one, '/') && flat_ip_parse(one, &ips[count]))
+		if (count == FLAT_MAX_IP_LIST)
+			return -E2BIG;
+		if (!strchr(one, '/') && flat_ip_parse(one, &ips[count])) {
 			count++;
-		else if (flat_prefix_parse(one, &prefix))
+		} else if (flat_prefix_parse(one, &prefix)) {
 			ips[count++] = prefix.ip; /* the subnet's length is the IPAM's to know */
-		else
-			return flat_fail(p->err, FLAT_CODE_ENV, 0,
-					 "CNI_ARGS: IP: %s is not an IP address, like 10.244.1.23",
-					 flat_quote(one, quoted, sizeof quoted));
+		} else {
+			*ret_bad = one;
+			return -EINVAL;
+		}
 	}
-	p->args->ips = (struct flat_json_list){ .items = ips, .count = count };
+	*ret_ips = (struct flat_json_list){ .items = ips, .count = count };
 	return 0;
+}
+
+static int set_ips(struct parser *p, char *value)
+{
+	char quoted[FLAT_QUOTE];
+	const char *bad = NULL;
+	int r = flat_ip_list_parse(p->arena, value, &p->args->ips, &bad);
+	if (r == -EINVAL)
+		return flat_fail(p->err, FLAT_CODE_ENV, 0,
+				 "CNI_ARGS: IP: %s is not an IP address, like 10.244.1.23",
+				 flat_quote(bad, quoted, sizeof quoted));
+	if (r == -E2BIG)
+		return flat_fail(p->err, FLAT_CODE_ENV, 0,
+				 "CNI_ARGS: IP names more than %d addresses", FLAT_MAX_IP_LIST);
+	return r < 0 ? flat_no_memory(p->err) : 0;
 }
 
 static int set_mac(struct parser *p, const char *value)

@@ -26,6 +26,12 @@ bool flat_version_parse(const char *text, enum flat_version *ret_version);
 /* ["0.1.0" "0.2.0" ...], as libcni writes it. */
 const char *flat_versions_text(char *buf, size_t size);
 
+/* Addresses with commas between them; a prefix length is passed over. -EINVAL: *ret_bad is none;
+ * -E2BIG, -ENOMEM. Cuts text to pieces. */
+enum { FLAT_MAX_IP_LIST = 16 };
+int flat_ip_list_parse(struct flat_arena *arena, char *text, struct flat_json_list *ret_ips,
+		       const char **ret_bad);
+
 /* CNI_ARGS into *ret_args, whose texts live in the arena. lenient: faults are passed over. */
 int flat_args_parse(const char *text, bool lenient, struct flat_arena *arena,
 		    struct flat_args *ret_args, struct flat_err *err);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * The configuration of type flatnet: the reference bridge plugin's keys with its meaning, and our
- * own. What a runtime can set in several places is settled here once: CNI_ARGS, then args.cni, then
- * runtimeConfig, the later one wins (CNI CONVENTIONS.md).
+ * own. What can be set in several places is settled here once: the configuration, the pod's
+ * annotations, CNI_ARGS, args.cni, runtimeConfig, the later one wins (CNI CONVENTIONS.md).
  */
 #include "plan-internal.h"
 
@@ -29,6 +29,7 @@ struct raw {
 	struct {
 		struct flat_mac mac;
 		bool has_mac;
+		struct flat_dns dns;
 	} runtime;
 	struct {
 		struct {
@@ -62,11 +63,33 @@ static const struct flat_json_field trunk_fields[] = {
 	FLAT_JSON_END,
 };
 
+/* The CNI conventions' names, which are not those of a result. */
+static const struct flat_json_field runtime_dns_fields[] = {
+	{ .key = "servers", FLAT_JSON_STRING_LIST, offsetof(struct raw, runtime.dns.nameservers) },
+	{ .key = "searches", FLAT_JSON_STRING_LIST, offsetof(struct raw, runtime.dns.search) },
+	{ .key = "options", FLAT_JSON_STRING_LIST, offsetof(struct raw, runtime.dns.options) },
+	FLAT_JSON_END,
+};
+
+static int ignore(struct flat_json_decoder *d, const struct flat_json *value, void *target,
+		  struct flat_err *err)
+{
+	(void)d;
+	(void)value;
+	(void)target;
+	(void)err;
+	return 0;
+}
+
 static const struct flat_json_field runtime_fields[] = {
 	{ .key = "mac",
 	  FLAT_JSON_MAC,
 	  offsetof(struct raw, runtime.mac),
 	  .offset2 = offsetof(struct raw, runtime.has_mac) },
+	{ .key = "dns", FLAT_JSON_OBJECT, 0, .table = runtime_dns_fields },
+	/* for plugins that name pods or count their traffic; runtimes send them in several forms */
+	{ .key = "aliases", FLAT_JSON_CUSTOM, 0, .decode = ignore },
+	{ .key = "cgroupPath", FLAT_JSON_CUSTOM, 0, .decode = ignore },
 	FLAT_JSON_END,
 };
 
@@ -204,6 +227,19 @@ static int parse_ipam_kind(struct flat_request *req, const struct raw *raw, stru
 	return 0;
 }
 
+/* What another program gives the addresses for is not ours to promise. */
+static int parse_annotations(struct flat_request *req, struct flat_conf *conf, struct flat_err *err)
+{
+	int r = flat_annotations_parse(req, &conf->annotations, err);
+	if (r >= 0 && conf->annotations.ips.count && conf->ipam_kind != FLAT_IPAM_OWN)
+		r = flat_fail(
+			err, FLAT_CODE_UNSUPPORTED, 0,
+			"%s: \"%s\" cannot be had: addresses are not flatnet's to give in this network (ipam.type)",
+			FLAT_ANNOTATION_PATH(FLAT_ANNOTATION_IP),
+			flat_ip_text(conf->annotations.ips.items, (char[FLAT_IP_TEXT]){ 0 }));
+	return r;
+}
+
 static int validate(const struct raw *raw, struct flat_err *err)
 {
 	if (!flat_ifname_is_valid(raw->bridge))
@@ -277,7 +313,7 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 	conf.mtu = (uint32_t)raw.mtu;
 	conf.vlan = (uint16_t)raw.vlan;
 	conf.preserve_default_vlan = raw.preserve_default_vlan;
-	conf.dns = raw.dns;
+	conf.dns = flat_dns_is_empty(&raw.runtime.dns) ? raw.dns : raw.runtime.dns;
 	if (given(raw.mode))
 		conf.mode = strcmp(raw.mode, "l2") ? FLAT_BRIDGE_ROUTED : FLAT_BRIDGE_L2;
 	else /* who asks for isolated ports wants pods kept apart: a way through the node would undo
@@ -298,6 +334,9 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 	if (r < 0)
 		return r;
 
+	r = parse_annotations(req, &conf, err);
+	if (r < 0)
+		return r;
 	conf.has_mac = true;
 	if (raw.runtime.has_mac)
 		conf.mac = raw.runtime.mac;
@@ -305,6 +344,8 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 		conf.mac = raw.args.cni.mac;
 	else if (req->args.has_mac)
 		conf.mac = req->args.mac;
+	else if (conf.annotations.has_mac)
+		conf.mac = conf.annotations.mac;
 	else if (raw.has_mac)
 		conf.mac = raw.mac;
 	else
