@@ -22,13 +22,14 @@ set_clock() { # by name: half a text would be no time
 set_clock +0
 LD_PRELOAD=$fake FAKETIME_TIMESTAMP_FILE=/run/clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1 \
 	DONT_FAKE_MONOTONIC=1 start_agent n1 "$(agent_conf n1 '.backend = "vxlan"')"
-ok 'the node is ready' wait_for 3 says n1 'this node is ready'
+ok 'the node is ready' wait_for 10 says n1 'this node is ready'
 agent_pod n1 a
-# The kernel has to be done with the new bridge's own IPv6 address first.
+# The kernel has to be done with the new bridge's own IPv6 address first, and to have said so.
 settled() {
-	[[ $(on n1 ip -o -6 address show dev cni0) == *fe80::* && ! $(on n1 ip -o -6 address show tentative) ]]
+	[[ $(on n1 ip -o -6 address show dev cni0) == *fe80::* && ! $(on n1 ip -o -6 address show tentative) &&
+		! $(quiet n1 0.3) ]]
 }
-wait_for 10 settled
+ok 'the node has come to rest' wait_for 10 settled
 year=$(date -u +%Y)
 routed() {
 	[[ $(our_routes n1) == '10.244.2.0/24 10.244.2.0' ]]
@@ -38,7 +39,7 @@ for jump in +3y -3y +1d -1h +0; do
 	forget_log n1
 	set_clock "$jump"
 	is "$(quiet n1 2)" '' "a jump to now $jump changes nothing in the kernel"
-	is "$(agent_log n1 | grep -cE 'level=(info|warn|error)' || :)" 0 '... and is nothing to speak of'
+	is "$(agent_log n1 | grep -E 'level=(info|warn|error)' || :)" '' '... and is nothing to speak of'
 	on n1 ip route del 10.244.2.0/24
 	repaired n1 'a route is repaired as ever' '10\.244\.2\.0/24.*missing' \
 		routed

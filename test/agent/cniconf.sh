@@ -88,22 +88,24 @@ install_template "$one"
 start_agent n1 "$(agent_conf n1 "$named" '.cni.confTemplate = "/run/template"')"
 ok 'a template is written as it is' wait_for 2 eval '[[ $(on n1 cat "$file") == "$one" ]]'
 # shellcheck disable=SC2154
-nsenter -t "${node_pid[n1]}" -m -n -- python3 - "$file" >"$TMPDIR/read" <<'PYTHON' 2>&1 &
-import json, sys, time
-seen, reads, end = set(), 0, time.monotonic() + 3
-while time.monotonic() < end:
+nsenter -t "${node_pid[n1]}" -m -n -- python3 - "$file" /run/reads /run/enough >"$TMPDIR/read" <<'PYTHON' 2>&1 &
+import json, os, sys, time
+seen, end = set(), time.monotonic() + 60
+while time.monotonic() < end and not os.path.exists(sys.argv[3]):
 	with open(sys.argv[1]) as f:
 		seen.add(json.load(f)["name"])
-	reads += 1
-print(reads > 100, *sorted(seen))
+	open(sys.argv[2], "w").close()
+print(*sorted(seen))
 PYTHON
 reader=$!
+wait_for 10 on n1 test -e /run/reads
 for name in two one two one two; do
 	install_template "${!name}"
 	kill -HUP "${agent_pid[n1]}"
-	wait_for 2 eval '[[ $(on n1 jq -r .name "$file") == "$name" ]]'
+	wait_for 5 eval '[[ $(on n1 jq -r .name "$file") == "$name" ]]'
 done
+on n1 touch /run/enough
 wait "$reader" || :
-is "$(<"$TMPDIR/read")" 'True one two' 'who reads all the time finds one or the other, whole'
+is "$(<"$TMPDIR/read")" 'one two' 'who reads all the time finds one or the other, whole'
 is "$(on n1 ls -A /run/cni)" 10-flatnet.conflist 'no temporary file is left'
 done_testing

@@ -110,6 +110,7 @@ tell_nodes "$list" n1
 ok '... until it is right again' wait_for 2 says n1 'the source is there again'
 
 # Ends.
+settle n1
 before=$(on n1 ip -o address; on n1 ip route; on n1 nft list ruleset)
 stop_agent n1
 is "$agent_rc" 0 'SIGTERM: it ends well'

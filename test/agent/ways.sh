@@ -181,6 +181,7 @@ on n3 ip -6 route add default via 2001:db8:f::fe
 for node in n1 n2; do
 	on "$node" ip -6 route add 2001:db8:f::/64 via 2001:db8::fe
 done
+settle router n3
 tell_nodes "$(node_list 46 | jq -c '.[2].address = ["198.51.100.3", "2001:db8:f::3"]')" n1 n2 n3
 start_all "$both"
 pods

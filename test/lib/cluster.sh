@@ -6,6 +6,8 @@
 #	make_cluster COUNT           wire "lan"; nodes n1, n2, ... with 192.0.2.N/24 and
 #	                             2001:db8::N/64; node "out", an outside host, with .100 and ::100 and
 #	                             no route to any pod
+#	settle NODE...               waits until these nodes have no tentative IPv6 address: a neighbour that
+#	                             the packet of another needs is asked for from the link-local one
 #	node_list FAMILIES           the list of the nodes n1..n3 as JSON; FAMILIES: 4, 6, 46
 #	cluster_conf [JQ...]         a configuration with that list and neither mtu nor ipam; each JQ
 #	                             filter changes it
@@ -29,9 +31,17 @@ make_cluster() {
 		cluster_nodes+=("n$i")
 	done
 	make_node out lan 192.0.2.100/24 2001:db8::100/64
-	# Neighbour discovery for others asks from the link-local address, and that is tentative at first.
-	for i in "${cluster_nodes[@]}" out; do
-		while [[ $(on "$i" ip -6 address show dev eth0 tentative) ]]; do
+	settle "${cluster_nodes[@]}" out
+}
+
+settle() {
+	local node end=$((SECONDS + 10))
+	for node; do
+		while [[ $(on "$node" ip -6 address show tentative) ]]; do
+			if ((SECONDS > end)); then
+				printf 'an address of %s stays tentative:\n%s\n' "$node" "$(on "$node" ip -6 address)" >&2
+				return 1
+			fi
 			sleep 0.05
 		done
 	done
