@@ -170,7 +170,7 @@ static void on_settle(struct ev_loop *loop, ev_timer *timer, int events)
 
 static void settle_soon(struct flat_source *source)
 {
-	const double now = ev_now(source->loop);
+	const double now = (double)flat_now_ms() / 1000; /* the loop's is the wall clock's */
 	double pause = quiet_seconds;
 	if (!source->first_event)
 		source->first_event = now;
