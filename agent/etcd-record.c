@@ -217,20 +217,6 @@ int flat_record_parse(const char *key, const char *value, size_t value_len,
 /* ---- writing -----------------------------------------------------------------------------------
  */
 
-static void print_text(FILE *out, const char *text)
-{
-	fputc('"', out);
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			fprintf(out, "\\%c", *text);
-		else if ((unsigned char)*text < ' ')
-			fprintf(out, "\\u%04x", (unsigned char)*text);
-		else
-			fputc(*text, out);
-	}
-	fputc('"', out);
-}
-
 static void print_backend_data(FILE *out, const char *key, const struct flat_mac *mac, uint32_t vni)
 {
 	char text[FLAT_MAC_TEXT];
@@ -239,9 +225,10 @@ static void print_backend_data(FILE *out, const char *key, const struct flat_mac
 
 char *flat_record_print(const struct flat_node *node, enum flat_backend backend, uint32_t vni)
 {
+	flat_auto_free char *name = flat_json_quote(node->name);
 	char *value = NULL, text[FLAT_IP_TEXT];
 	size_t size = 0;
-	FILE *out = open_memstream(&value, &size);
+	FILE *out = name ? open_memstream(&value, &size) : NULL;
 	if (!out)
 		return NULL;
 	static const char *const addresses[] = { "PublicIP", "PublicIPv6" };
@@ -256,9 +243,7 @@ char *flat_record_print(const struct flat_node *node, enum flat_backend backend,
 	for (int f = 0; f < FLAT_FAMILIES && backend != FLAT_BACKEND_DIRECT; f++)
 		if (node->addresses[f].family && node->has_vtep[f])
 			print_backend_data(out, data[f], &node->vtep[f], vni);
-	fputs(",\"NodeName\":", out);
-	print_text(out, node->name);
-	fputc('}', out);
+	fprintf(out, ",\"NodeName\":%s}", name);
 	bool failed = ferror(out);
 	if (fclose(out) != 0 || failed) {
 		free(value);
