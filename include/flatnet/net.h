@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * net - the kernel: links, addresses, routes, neighbours (rtnetlink), sysctls, network namespaces,
- * nf_tables.
+ * net - the kernel: links, their rates, addresses, routes, neighbours (rtnetlink), sysctls, network
+ * namespaces, nf_tables.
  *
  * A struct flat_net is one conversation with one network namespace: that of the thread when it was
  * opened. Reads go out at once; changes are queued and sent by flat_net_commit() in one sendmsg
@@ -157,6 +157,35 @@ void flat_link_del(struct flat_net *net, int index, enum flat_accept accept);
  * once and not for each. Gone is success. */
 int flat_link_del_many(struct flat_net *net, const int *indices, size_t count,
 		       struct flat_err *err);
+
+/* ---- shaping: how fast a link may send and receive ---------------------------------------------
+ */
+
+/* A token bucket (tc-tbf(8)): `burst` bytes at once after a pause, then `rate` bytes a second; of
+ * what comes faster, `limit` bytes wait and the rest is dropped. */
+struct flat_rate {
+	uint64_t rate; /* 0: as fast as it can */
+	uint32_t burst, limit;
+};
+
+struct flat_shaping {
+	struct flat_rate to;   /* what the link sends: to its peer, the pod */
+	struct flat_rate from; /* what it receives, by way of an IFB; the rest is for that alone */
+	char ifb[FLAT_IFNAME_LEN];
+	struct flat_mac ifb_mac;
+	const char *alias; /* of the IFB: whose it is, for people */
+	uint32_t mtu;	   /* likewise; 0: the kernel's */
+};
+
+/* Makes it so, for a link that was made just now: an IFB of that name is a dead one's, and is
+ * replaced. After a failure the caller deletes both links. Code 2 where the kernel lacks what this
+ * takes. */
+int flat_shape_link(struct flat_net *net, int index, const struct flat_shaping *want,
+		    struct flat_err *err);
+enum { FLAT_SHAPE_WHAT = 160 };
+/* 1: as wanted; 0: not, and the text says what. Changes nothing. */
+int flat_shape_verify(struct flat_net *net, const char *link, const struct flat_shaping *want,
+		      char ret_what[static FLAT_SHAPE_WHAT], struct flat_err *err);
 
 /* ---- VLANs of a bridge port (of a bridge that filters) ------------------------------------------
  */
