@@ -75,6 +75,12 @@ struct flat_tuning {
 	uint32_t mtu; /* of this end alone; 0: as the other one */
 };
 
+/* A rate as configurations give it; 0: none. */
+struct flat_bandwidth {
+	uint64_t rate;	/* bits per second */
+	uint64_t burst; /* bits; 0: flatnet's choice */
+};
+
 struct flat_conf {
 	const char *bridge;
 	char gateway_link[FLAT_IFNAME_LEN]; /* see flat_name_gateway() */
@@ -92,6 +98,7 @@ struct flat_conf {
 	struct flat_json_list ports; /* struct flat_port_mapping */
 	bool ports_snat, ports_masquerade_all;
 	struct flat_tuning tuning;
+	struct flat_bandwidth ingress, egress; /* to the pod, from the pod */
 
 	enum flat_ipam_kind ipam_kind;
 	struct flat_ipam_conf ipam; /* when FLAT_IPAM_OWN */
@@ -124,6 +131,9 @@ void flat_name_host_veth(const char *network, const char *container_id, const ch
  * the bridge. VLAN 0: the bridge itself, and "". */
 void flat_name_gateway(const char *bridge, uint16_t vlan, char ret_name[static FLAT_IFNAME_LEN],
 		       char ret_port[static FLAT_IFNAME_LEN]);
+
+/* The IFB that what a host veth receives is led through: "fbw" and the same digits. */
+void flat_name_ifb(const char *host_ifname, char ret_name[static FLAT_IFNAME_LEN]);
 
 /* May it be such a name? */
 bool flat_name_is_host_veth(const char *name);
@@ -198,6 +208,9 @@ struct flat_attachment {
 	bool ports_loopback;	 /* from 127.0.0.1, too */
 	struct flat_tuning tuning;
 
+	struct flat_shaping shaping; /* rates 0: none; the IFB's name is there in any case */
+	char ifb_alias[FLAT_ALIAS_LEN];
+
 	/* node-wide: */
 	bool forward4, forward6;
 	struct flat_node_state nodes; /* the routes to the others, in req's arena; routes NULL: no
@@ -210,14 +223,16 @@ struct flat_attachment {
 int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 			 const struct flat_result *lease, struct flat_attachment *ret_attachment,
 			 struct flat_err *err);
-/* The result of ADD: interfaces bridge, host veth, pod; ips; routes; dns. Memory is req's arena. */
+/* The result of ADD: interfaces bridge, host veth, pod, then the gateway and the IFB where there
+ * are such; ips; routes; dns. Memory is req's arena. */
 int flat_plan_result(struct flat_request *req, const struct flat_attachment *attachment,
 		     struct flat_result *ret_result, struct flat_err *err);
 
 /* What a pod may be given beside its link, addresses and routes; each has a file in lib/plan. */
 enum {
-	FLAT_FEATURE_PORTS = 1 << 0,  /* host ports */
-	FLAT_FEATURE_TUNING = 1 << 1, /* sysctls, and what the pod's interface is born with */
+	FLAT_FEATURE_PORTS = 1 << 0,	 /* host ports */
+	FLAT_FEATURE_TUNING = 1 << 1,	 /* sysctls, and what the pod's interface is born with */
+	FLAT_FEATURE_BANDWIDTH = 1 << 2, /* rates */
 };
 
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */

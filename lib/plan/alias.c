@@ -18,6 +18,12 @@ void flat_name_host_veth(const char *network, const char *container_id, const ch
 	snprintf(ret_name, FLAT_IFNAME_LEN, "veth%011llx", (unsigned long long)(h >> 20));
 }
 
+void flat_name_ifb(const char *host_ifname, char ret_name[static FLAT_IFNAME_LEN])
+{
+	snprintf(ret_name, FLAT_IFNAME_LEN, "fbw%.11s",
+		 strlen(host_ifname) > 4 ? host_ifname + 4 : "");
+}
+
 bool flat_name_is_host_veth(const char *name)
 {
 	return strlen(name) == 15 && !strncmp(name, "veth", 4) &&

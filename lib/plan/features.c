@@ -10,6 +10,7 @@
 /* In the order in which they are applied; they go in the other one. */
 static const struct flat_feature *const features[] = {
 	&flat_feature_tuning,
+	&flat_feature_bandwidth,
 	&flat_feature_ports,
 };
 

@@ -136,6 +136,8 @@ int flat_verify_sysctl(const char *path, const char *want, struct flat_err *err)
 /* Whose things are to go: an attachment of which nothing else needs to be known. */
 struct flat_removal {
 	char host_ifname[FLAT_IFNAME_LEN];
+	int links[2]; /* to be deleted together: the host veth, and what a feature adds to it */
+	size_t link_count;
 	struct flat_net *slow; /* closed last: the kernel waits for what was changed by it */
 };
 
@@ -169,7 +171,7 @@ struct flat_feature {
 	/* Removes what stands for links that are gone. Returns how many. */
 	int (*sweep)(struct flat_net *net, const struct flat_log *log, struct flat_err *err);
 };
-extern const struct flat_feature flat_feature_ports, flat_feature_tuning;
+extern const struct flat_feature flat_feature_bandwidth, flat_feature_ports, flat_feature_tuning;
 
 /* Each of them in turn. The removals go on after a failure and return the first. */
 int flat_features_parse(struct flat_request *req, const struct flat_log *log,

@@ -393,10 +393,11 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *a,
 		     struct flat_result *ret_result, struct flat_err *err)
 {
 	struct flat_result_interface *interfaces =
-		flat_arena_alloc(&req->arena, 4 * sizeof *interfaces);
+		flat_arena_alloc(&req->arena, 5 * sizeof *interfaces);
 	struct flat_result_ip *ips = flat_arena_alloc(&req->arena, (a->ip_count + 1) * sizeof *ips);
 	struct flat_route *routes =
 		flat_arena_alloc(&req->arena, (a->result_route_count + 1) * sizeof *routes);
+	size_t count = 3;
 	if (!interfaces || !ips || !routes)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "result");
 	/* the order that users of the bridge plugin know */
@@ -411,14 +412,21 @@ int flat_plan_result(struct flat_request *req, const struct flat_attachment *a,
 							.has_mac = true,
 							.mtu = flat_plan_pod_mtu(a),
 							.sandbox = a->netns };
-	interfaces[3] = (struct flat_result_interface){
-		.name = a->gateway.name, .mac = a->gateway.mac, .has_mac = true, .mtu = a->mtu
-	};
+	if (a->gateway.port[0])
+		interfaces[count++] = (struct flat_result_interface){ .name = a->gateway.name,
+								      .mac = a->gateway.mac,
+								      .has_mac = true,
+								      .mtu = a->mtu };
+	if (a->shaping.from.rate)
+		interfaces[count++] = (struct flat_result_interface){ .name = a->shaping.ifb,
+								      .mac = a->shaping.ifb_mac,
+								      .has_mac = true,
+								      .mtu = a->mtu };
 	memcpy(ips, a->ips, a->ip_count * sizeof *ips);
 	memcpy(routes, a->result_routes, a->result_route_count * sizeof *routes);
 	*ret_result = (struct flat_result){
 		.interfaces = interfaces,
-		.interface_count = a->gateway.port[0] ? 4 : 3,
+		.interface_count = count,
 		.ips = ips,
 		.ip_count = a->ip_count,
 		.routes = routes,

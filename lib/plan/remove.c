@@ -35,9 +35,11 @@ int flat_attachment_remove(struct flat_net *net, const char *network, const char
 	int r = flat_link_by_name(net, removal.host_ifname, &link, err);
 	if (r > 0 && is_foreign(&link, network, container_id, ifname))
 		r = 0;
-	if (r > 0) {
-		flat_link_del(net, link.index, FLAT_GONE_OK);
-		r = flat_net_commit(net, err);
+	if (r > 0)
+		removal.links[removal.link_count++] = link.index;
+	if (removal.link_count) {
+		int deleted = flat_link_del_many(net, removal.links, removal.link_count, err);
+		r = r < 0 ? r : deleted;
 	}
 	flat_net_close(removal.slow);
 	return features < 0 ? features : r;
@@ -87,8 +89,8 @@ int flat_attachment_remove_bare(struct flat_net *net, int index, const char *nam
 		return 0;
 	memcpy(removal.host_ifname, link.name, sizeof removal.host_ifname);
 	int features = flat_features_remove(net, &removal, err);
-	flat_link_del(net, index, FLAT_GONE_OK);
-	r = flat_net_commit(net, err);
+	removal.links[removal.link_count++] = index;
+	r = flat_link_del_many(net, removal.links, removal.link_count, err);
 	flat_net_close(removal.slow);
 	return features < 0 ? features : r < 0 ? r : 1;
 }

@@ -32,7 +32,7 @@ all_veths() {
 	ip -j link show type veth | jq -r '.[] | select(.ifname | startswith("veth")) | .ifname'
 }
 nothing_left() {
-	[[ -z $(reservations)$(all_veths) ]]
+	[[ -z $(reservations)$(all_veths)$(ip -br link show type ifb) ]]
 }
 bare_links() {
 	ip -j link show type veth | jq -r '.[] | select((.ifalias // "") == "") | .ifname'
@@ -71,7 +71,7 @@ else
 	cmp_ok "$best" -lt 2000 'a pass takes less than 2 ms'
 	strace -f -qq -e trace=openat,recvmsg,sendmsg -o /run/trace "$sweeper" pods 10.244.1.0/24 1 20 >/run/sweep
 	cmp_ok "$(grep -c '"10\.244\.1\.' /run/trace)" -le 500 '... no reservation is opened after the first pass'
-	cmp_ok "$(grep -c sendmsg /run/trace)" -le 2 '... nor are the links listed again'
+	cmp_ok "$(grep -c sendmsg /run/trace)" -le 3 '... nor are the links listed again'
 fi
 
 # ---- the book is lost -----------------------------------------------------------------------------------------
@@ -106,11 +106,12 @@ is "$(reservations)" '' '... their addresses are back'
 
 start_sweeping 1000
 killed=0
+shaped=$(jq -c '.egressRate = 8000000 | .egressBurst = 800000' <<<"$conf")
 for call in sendmsg recvmsg linkat renameat setns writev flock exit_group; do
 	for n in 1 2 3 4 6 8 11 15; do
 		[[ $call != exit_group || $n == 1 ]] || continue
 		new_pod "k$call$n"
-		interrupt "k$call$n" KILL "$call" "$n"
+		interrupt "k$call$n" KILL "$call" "$n" "$shaped"
 		! grep -q 'killed by SIGKILL' /run/trace || : $((++killed))
 		ip netns del "k$call$n"
 	done
@@ -120,7 +121,7 @@ for ((i = 0; i < 8; i++)); do # those that came through die with their pods, too
 	nothing_left && break
 	sleep 1
 done
-ok '... within ten seconds every address and link is back' nothing_left
+ok '... within ten seconds every address and link is back, IFBs among them' nothing_left
 stop_sweeping
 
 # ---- host ports -------------------------------------------------------------------------------------------------
@@ -146,6 +147,24 @@ del_pod - other
 eventually 5 '... until its DEL' none_owned
 stop_sweeping
 like "$(</run/sweep.err)" 'removed host ports' '... and it is said'
+
+# ---- bandwidth ----------------------------------------------------------------------------------------------------
+
+start_sweeping 100
+ifbs_are() { # COUNT
+	(($(ip -j link show type ifb | jq length) == $1))
+}
+make_pod - fast
+make_pod - other
+quick ADD fast ctr-fast eth0 "$shaped" >/dev/null
+quick ADD other ctr-other eth0 "$shaped" >/dev/null
+ok 'two pods with a rate have an IFB each' ifbs_are 2
+del_pod - fast
+eventually 5 'one dies without DEL: its IFB is removed' ifbs_are 1
+quick DEL other ctr-other eth0 "$conf"
+del_pod - other
+ok '... the other one kept its own until its DEL' ifbs_are 0
+stop_sweeping
 
 # ---- killed, and the namespace stays; stopped ------------------------------------------------------------------
 

@@ -16,7 +16,8 @@ ip address add 192.0.2.1/24 dev up0
 ip link set up0 up
 make_pod - a
 make_pod - b
-conf=$(flat_conf '.ipMasq = true' '.mtu = 1450' '.sysctl = {"net.core.somaxconn": "300"}' '.portMappings = [{hostPort: 8080, containerPort: 80}, {hostPort: 53, containerPort: 53, protocol: "udp"}]' '.nodeName = "one"' 'del(.ipam)' '.nodes = [
+conf=$(flat_conf '.ipMasq = true' '.mtu = 1450' '.sysctl = {"net.core.somaxconn": "300"}' '.portMappings = [{hostPort: 8080, containerPort: 80}, {hostPort: 53, containerPort: 53, protocol: "udp"}]' \
+	'.ingressRate = 8000000 | .ingressBurst = 800000 | .egressRate = 8000000 | .egressBurst = 800000' '.nodeName = "one"' 'del(.ipam)' '.nodes = [
 	{name: "one", address: "192.0.2.1", podCIDRs: ["10.244.1.0/24"]},
 	{name: "two", address: "192.0.2.2", podCIDRs: ["10.244.2.0/24"]}]')
 

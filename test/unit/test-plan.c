@@ -425,9 +425,148 @@ static void test_port_label(void **state)
 	flat_request_free(&f.req);
 }
 
+/* ---- bandwidth ---------------------------------------------------------------------------------
+ */
+
+static void assert_rate(const struct flat_rate *rate, uint64_t bytes, uint32_t burst,
+			uint32_t limit)
+{
+	assert_int_equal(rate->rate, bytes);
+	assert_int_equal(rate->burst, burst);
+	assert_int_equal(rate->limit, limit);
+}
+
+static void test_bandwidth(void **state)
+{
+	static struct fixture f;
+	struct flat_result result;
+	(void)state;
+	assert_int_equal(plan("\"runtimeConfig\":{\"bandwidth\":{\"IngressRate\":8000000,"
+			      "\"IngressBurst\":800000,\"EgressRate\":80000000000,"
+			      "\"EgressBurst\":4294967295}}",
+			      &f),
+			 0);
+	/* what may wait: the burst, and 25 ms of the rate */
+	assert_rate(&f.a.shaping.to, 1000000, 100000, 125000);
+	assert_rate(&f.a.shaping.from, 10000000000, 100000000, 350000000); /* burst: 10 ms */
+	assert_int_equal(strncmp(f.a.shaping.ifb, "fbw", 3), 0);
+	assert_string_equal(f.a.shaping.ifb + 3, f.a.host_ifname + 4);
+	assert_int_equal(f.a.shaping.ifb_mac.bytes[0] & 3, 2); /* local, of one station */
+	assert_int_equal(flat_plan_result(&f.req, &f.a, &result, &f.err), 0);
+	assert_int_equal(result.interface_count, 4);
+	assert_string_equal(result.interfaces[3].name, f.a.shaping.ifb);
+	flat_request_free(&f.req);
+
+	/* the kernel's VLAN gateway is before it, and a rate to the pod takes no IFB */
+	assert_int_equal(plan("\"vlan\":7,\"egressRate\":8,\"egressBurst\":2147483647", &f), 0);
+	assert_rate(&f.a.shaping.from, 1, 16384, 16384);
+	assert_rate(&f.a.shaping.to, 0, 0, 0);
+	assert_int_equal(flat_plan_result(&f.req, &f.a, &result, &f.err), 0);
+	assert_int_equal(result.interface_count, 5);
+	assert_string_equal(result.interfaces[4].name, f.a.shaping.ifb);
+	flat_request_free(&f.req);
+	assert_int_equal(plan("\"ingressRate\":8000,\"ingressBurst\":8,\"mtu\":9000", &f), 0);
+	assert_rate(&f.a.shaping.to, 1000, 9018, 9043); /* one packet */
+	assert_int_equal(flat_plan_result(&f.req, &f.a, &result, &f.err), 0);
+	assert_int_equal(result.interface_count, 3);
+	flat_request_free(&f.req);
+	assert_int_equal(plan("\"ingressRate\":9007199254740991,\"ingressBurst\":34359738359", &f),
+			 0);
+	assert_rate(&f.a.shaping.to, 1125899906842623, UINT32_MAX - 1, UINT32_MAX);
+	flat_request_free(&f.req);
+}
+
+/* The configuration's own keys, or the runtime's: never some of each. */
+static void test_bandwidth_precedence(void **state)
+{
+	static struct fixture f;
+	(void)state;
+	assert_int_equal(plan("\"egressRate\":0,\"runtimeConfig\":{\"bandwidth\":{"
+			      "\"ingressRate\":8000,\"ingressBurst\":8000}}",
+			      &f),
+			 0);
+	assert_rate(&f.a.shaping.to, 0, 0, 0);
+	flat_request_free(&f.req);
+	assert_int_equal(plan("\"egressRate\":null,\"runtimeConfig\":{\"bandwidth\":{"
+			      "\"ingressRate\":8000,\"ingressBurst\":16000}}",
+			      &f),
+			 0);
+	assert_rate(&f.a.shaping.to, 1000, 2000, 2025);
+	flat_request_free(&f.req);
+}
+
+#define ANNOTATED                                                                                  \
+	"\"allowPodAnnotations\":[\"bandwidth\"],\"runtimeConfig\":{"                              \
+	"\"io.kubernetes.cri.pod-annotations\":{\"kubernetes.io/ingress-bandwidth\":\"80k\"}"
+
+/* Before what is for all pods, behind what the runtime asks for this one. */
+static void test_bandwidth_annotations(void **state)
+{
+	static struct fixture f;
+	(void)state;
+	assert_int_equal(plan(ANNOTATED "}", &f), 0);
+	assert_rate(&f.a.shaping.to, 10000, 16384, 16634);
+	assert_rate(&f.a.shaping.from, 0, 0, 0);
+	flat_request_free(&f.req);
+	assert_int_equal(plan("\"ingressRate\":8000,\"ingressBurst\":16000,\"egressRate\":8000,"
+			      "\"egressBurst\":16000," ANNOTATED "}",
+			      &f),
+			 0);
+	assert_rate(&f.a.shaping.to, 10000, 16384, 16634);
+	assert_rate(&f.a.shaping.from, 1000, 2000, 2025);
+	flat_request_free(&f.req);
+	assert_int_equal(plan(ANNOTATED ",\"bandwidth\":{\"ingressRate\":8000,"
+					"\"ingressBurst\":16000}}",
+			      &f),
+			 0);
+	assert_rate(&f.a.shaping.to, 1000, 2000, 2025);
+	flat_request_free(&f.req);
+}
+
+static void test_bandwidth_faults(void **state)
+{
+	static const struct {
+		int code;
+		const char *body, *text;
+	} faults[] = {
+		{ FLAT_CODE_CONFIG, "\"ingressRate\":1000",
+		  "ingressBurst: if rate is set, burst must also be set: 1 to 34359738359 bits" },
+		{ FLAT_CODE_CONFIG, "\"runtimeConfig\":{\"bandwidth\":{\"EgressBurst\":1000}}",
+		  "runtimeConfig.bandwidth.egressRate: if burst is set, rate must also be set: 8 to" },
+		{ FLAT_CODE_CONFIG, "\"egressRate\":7,\"egressBurst\":7",
+		  "egressRate: 7 is too little: 0 (no limit) or 8 to 9007199254740991 bits per second" },
+		{ FLAT_CODE_CONFIG, "\"egressRate\":1000,\"egressBurst\":34359738360",
+		  "egressBurst: 34359738360 is not a whole number from 0 to 34359738359" },
+		{ FLAT_CODE_CONFIG, "\"runtimeConfig\":{\"bandwidth\":{\"ingressRate\":-1}}",
+		  "runtimeConfig.bandwidth.ingressRate: -1 is not a whole number from 0" },
+		{ FLAT_CODE_CONFIG, "\"ingressRate\":\"1M\"", "ingressRate: \"1M\" is not" },
+		{ FLAT_CODE_CONFIG, "\"ingressRate\":1.5", "ingressRate: 1.5 is not" },
+		{ FLAT_CODE_CONFIG, "\"runtimeConfig\":{\"bandwidth\":[]}",
+		  "runtimeConfig.bandwidth: " },
+		{ FLAT_CODE_UNSUPPORTED,
+		  "\"runtimeConfig\":{\"bandwidth\":{\"shapedSubnets\":[\"a\"]}}",
+		  "runtimeConfig.bandwidth.shapedSubnets: [\"a\"] is not supported" },
+		{ FLAT_CODE_UNSUPPORTED, "\"unshapedSubnets\":[\"a\",\"b\"]",
+		  "unshapedSubnets: [\"a\", ...] is not supported" },
+	};
+	static struct fixture f;
+	(void)state;
+	for (size_t i = 0; i < FLAT_LEN(faults); i++) {
+		assert_true(plan(faults[i].body, &f) < 0);
+		assert_int_equal(f.err.code, faults[i].code);
+		if (strncmp(f.err.msg, faults[i].text, strlen(faults[i].text)) != 0)
+			assert_string_equal(f.err.msg, faults[i].text);
+		flat_request_free(&f.req);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_bandwidth),
+		cmocka_unit_test(test_bandwidth_precedence),
+		cmocka_unit_test(test_bandwidth_annotations),
+		cmocka_unit_test(test_bandwidth_faults),
 		cmocka_unit_test(test_ports),
 		cmocka_unit_test(test_port_keys),
 		cmocka_unit_test(test_port_faults),
