@@ -289,8 +289,11 @@ int flat_verb_check(const struct flat_call *call, struct flat_err *err)
 		r = flat_net_open(&net, err);
 	if (r >= 0)
 		r = flat_conf_parse(req, &call->host, net, call->log, &conf, err);
-	if (r >= 0)
-		r = flat_plan_attachment(req, &conf, &lease, attachment, err);
+	if (r < 0)
+		return r;
+	/* prevResult has it, unless somebody took it away again, as multus for another network's */
+	conf.is_default_gateway = false;
+	r = flat_plan_attachment(req, &conf, &lease, attachment, err);
 	if (r < 0)
 		return r;
 	if (has_mac)

@@ -235,8 +235,9 @@ struct flat_net_route {
 	uint8_t type;	  /* RTN_*; 0: unicast (output of dumps: the true one) */
 	bool onlink;
 };
-/* Dumps the main table's (or table's) routes of a family (0: both), out of a link (oif 0: any),
- * with a protocol (0: any). */
+/* Dumps the main table's (or table's, or all tables') routes of a family (0: both), out of a link
+ * (oif 0: any), with a protocol (0: any). */
+#define FLAT_ANY_TABLE UINT32_MAX
 int flat_route_each(struct flat_net *net, int family, int oif, uint8_t protocol, uint32_t table,
 		    int (*fn)(void *arg, const struct flat_net_route *route), void *arg,
 		    struct flat_err *err);

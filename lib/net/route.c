@@ -97,7 +97,8 @@ static int list_routes(struct flat_net *net, uint8_t family, int oif, uint8_t pr
 	};
 	flat_auto_builder b;
 	flat_nl_begin(&b, RTM_GETROUTE, 0, &info, sizeof info);
-	flat_nl_put_u32(&b, RTA_TABLE, table);
+	if (table)
+		flat_nl_put_u32(&b, RTA_TABLE, table);
 	if (oif)
 		flat_nl_put_u32(&b, RTA_OIF, (uint32_t)oif);
 	/* ENOENT: a table that has no routes yet; ENODEV: a link that is gone has none either */
@@ -111,7 +112,9 @@ int flat_route_each(struct flat_net *net, int family, int oif, uint8_t protocol,
 		    struct flat_err *err)
 {
 	static const uint8_t families[] = { AF_INET, AF_INET6 };
-	uint32_t wanted = table ? table : RT_TABLE_MAIN;
+	const uint32_t wanted = table == FLAT_ANY_TABLE ? RT_TABLE_UNSPEC
+				: table			? table
+							: RT_TABLE_MAIN;
 	for (size_t f = 0; f < FLAT_LEN(families); f++) {
 		if (family && family != families[f])
 			continue;
@@ -121,7 +124,8 @@ int flat_route_each(struct flat_net *net, int family, int oif, uint8_t protocol,
 		for (size_t i = 0; r >= 0 && i < list.count; i++) {
 			/* older kernels filter less, and one without IPv6 answers with IPv4 */
 			if (routes[i].route.dst.ip.family == families[f] &&
-			    routes[i].route.table == wanted && (!oif || routes[i].oif == oif) &&
+			    (!wanted || routes[i].route.table == wanted) &&
+			    (!oif || routes[i].oif == oif) &&
 			    (!protocol || routes[i].protocol == protocol))
 				r = fn(arg, &routes[i]);
 		}

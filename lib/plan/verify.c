@@ -173,11 +173,6 @@ struct wanted_routes {
 	bool other[FLAT_MAX_POD_ROUTES]; /* there is one to the same place by the same way */
 };
 
-static uint32_t table_of(const struct flat_route *route)
-{
-	return route->table ? route->table : RT_TABLE_MAIN;
-}
-
 /* What was not asked for is the kernel's choice. IPv6 knows no scopes. */
 static bool has_attributes(const struct flat_route *have, const struct flat_route *want)
 {
@@ -194,7 +189,7 @@ static int see_route(void *arg, const struct flat_net_route *seen)
 		const struct flat_route *want = &w->a->pod_routes[i].route;
 		const struct flat_prefix dst = { flat_prefix_first(&want->dst), want->dst.len };
 		if (!flat_prefix_equal(&dst, &seen->route.dst) ||
-		    table_of(want) != seen->route.table ||
+		    (want->table && want->table != seen->route.table) ||
 		    (want->gw.family ? !flat_ip_equal(&want->gw, &seen->route.gw)
 				     : seen->route.gw.family != 0))
 			continue;
@@ -233,9 +228,9 @@ static int verify_pod_routes(const struct flat_attachment *a, struct flat_net *p
 	int r = flat_route_each(pod, 0, 0, 0, 0, see_route, &w, err);
 	for (size_t i = 0; r >= 0 && i < a->pod_route_count; i++) {
 		const struct flat_route *want = &a->pod_routes[i].route;
-		if (table_of(want) != RT_TABLE_MAIN &&
-		    !w.found[i]) { /* a table that was not dumped yet */
-			r = flat_route_each(pod, want->dst.ip.family, 0, 0, want->table, see_route,
+		if (!w.found[i]) { /* in a table of its own; sbr moves all into one that it chose */
+			r = flat_route_each(pod, want->dst.ip.family, 0, 0,
+					    want->table ? want->table : FLAT_ANY_TABLE, see_route,
 					    &w, err);
 			if (r < 0)
 				return r;
@@ -272,10 +267,12 @@ static int verify_pod_inside(const struct flat_attachment *a, struct flat_err *e
 	if (memcmp(&link.mac, &a->pod_mac, sizeof link.mac) != 0)
 		return DIFFERENT(err, "interface '%s' has MAC %s, not %s", a->ifname,
 				 flat_mac_text(&link.mac, have), flat_mac_text(&a->pod_mac, want));
+	/* tuning, later in a chain, makes it smaller and tells nobody; a larger one loses packets
+	 */
 	const uint32_t mtu = flat_plan_pod_mtu(a);
-	if (mtu && link.mtu != mtu)
-		return DIFFERENT(err, "interface '%s' has MTU %u, not %u", a->ifname, link.mtu,
-				 mtu);
+	if (mtu && (a->tuning.mtu ? link.mtu != mtu : link.mtu > mtu))
+		return DIFFERENT(err, "interface '%s' has MTU %u, %s %u", a->ifname, link.mtu,
+				 a->tuning.mtu ? "not" : "more than", mtu);
 	for (size_t i = 0; i < a->ip_count; i++)
 		addresses[i] = a->ips[i].address;
 	r = verify_addresses(pod, &link, addresses, a->ip_count, err);

@@ -51,7 +51,7 @@ misses "$host.*down" 'the host end is down' "ip link set $host down" "ip link se
 misses 'cni0.*down' 'the bridge is down' 'ip link set cni0 down' 'ip link set cni0 up; sleep 0.1'
 misses "$host.*not a port" 'the host end left the bridge' "ip link set $host nomaster" "ip link set $host master cni0; bridge link set dev $host hairpin on; sleep 0.1"
 misses "$host.*MTU 1400, not 1450" 'the MTU of the host end' "ip link set $host mtu 1400" "ip link set $host mtu 1450"
-misses 'eth0.*MTU 1400, not 1450' 'the MTU in the pod' 'in_pod ip link set eth0 mtu 1400' 'in_pod ip link set eth0 mtu 1450'
+misses 'eth0.*MTU 1500, more than 1450' 'a larger MTU in the pod' 'in_pod ip link set eth0 mtu 1500' 'in_pod ip link set eth0 mtu 1450'
 misses 'eth0.*MAC 02:00:00:00:00:09' 'the MAC in the pod' 'in_pod ip link set eth0 address 02:00:00:00:00:09' 'in_pod ip link set eth0 address 0a:58:0a:f4:01:02'
 misses "$host.*hairpin off" 'hairpin' "bridge link set dev $host hairpin off" "bridge link set dev $host hairpin on"
 misses "$host.*isolated on" 'isolation' "bridge link set dev $host isolated on" "bridge link set dev $host isolated off"
@@ -71,6 +71,21 @@ in_pod ip address add 198.51.100.5/24 dev eth0
 in_pod ip route add 203.0.113.0/24 via 10.244.1.1
 check
 cni_ok 'CHECK: what another plugin added is no difference'
+in_pod ip link set eth0 mtu 1400
+check
+cni_ok '... nor is a smaller MTU, which tuning sets without a word'
+in_pod ip link set eth0 mtu 1450
+for dst in default 10.244.1.0/24 192.0.2.0/24; do
+	in_pod ip route del $dst
+	in_pod ip route add $dst via 10.244.1.1 table 100
+done
+check
+cni_ok '... nor are routes in another table, where sbr puts them'
+in_pod ip route del default table 100
+check
+cni_fails 103 'route to 0\.0\.0\.0/0' '... but one that is in none'
+cni CHECK a ctr-a eth0 <<<"$(with_prev "$conf" "$(jq 'del(.routes[] | select(.dst == "0.0.0.0/0"))' <<<"$result")")"
+cni_ok '... unless prevResult has none: multus takes it away'
 cni CHECK a ctr-a eth0 <<<"$(with_prev "$conf" "$(jq '.interfaces[2].sandbox = "/run/netns/b"' <<<"$result")")"
 cni_fails 103 '/run/netns/b' 'CHECK: prevResult of another namespace'
 cni CHECK missing ctr-a eth0 <<<"$(with_prev "$conf" "$(jq '.interfaces[2].sandbox = "/run/netns/missing"' <<<"$result")")"

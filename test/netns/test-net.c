@@ -449,6 +449,9 @@ static void test_routes(void **state)
 	assert_int_equal(f.route.route.table, 1000);
 	assert_int_equal(f.route.type, RTN_UNICAST);
 	f = (struct found){ 0 };
+	OK(s, flat_route_each(s->net, 0, 0, FLAT_RTPROT, FLAT_ANY_TABLE, keep_route, &f, &s->err));
+	assert_int_equal(f.count, 2);
+	f = (struct found){ 0 };
 	OK(s, flat_route_each(s->net, AF_INET, 0, 0, 4242, keep_route, &f, &s->err));
 	assert_int_equal(f.count, 0);
 	OK(s, flat_route_each(s->net, AF_INET, 4711, 0, 0, keep_route, &f, &s->err));
