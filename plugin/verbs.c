@@ -127,6 +127,18 @@ static int print_result(const struct flat_call *call, const struct flat_attachme
 	return r < 0 ? r : flat_output_write(call->output_fd, text, err);
 }
 
+/* The IPAM will talk over it. */
+static int add_link(const struct flat_call *call, struct flat_conf *conf, struct flat_net *net,
+		    int netns, struct flat_attachment *attachment, struct flat_applied *applied,
+		    struct flat_err *err)
+{
+	flat_plan_link(call->req, conf, attachment);
+	int r = flat_attachment_apply_link(attachment, net, netns, call->log, applied, err);
+	conf->mac = attachment->pod_mac; /* what the others have seen stays */
+	conf->has_mac = true;
+	return r;
+}
+
 int flat_verb_add(const struct flat_call *call, struct flat_err *err)
 {
 	struct flat_request *req = call->req;
@@ -149,17 +161,21 @@ int flat_verb_add(const struct flat_call *call, struct flat_err *err)
 	if (r < 0)
 		return r;
 
-	r = source_acquire(&source, net, &lease, err);
+	if (conf.ipam_over_link)
+		r = add_link(call, &conf, net, netns, attachment, &applied, err);
+	if (r >= 0)
+		r = source_acquire(&source, net, &lease, err);
 	if (r >= 0)
 		r = flat_plan_attachment(req, &conf, &lease, attachment, err);
-	if (r >= 0) {
+	if (r >= 0)
 		r = flat_attachment_apply(attachment, net, netns, call->log, &applied, err);
-		if (r >= 0)
-			r = print_result(call, attachment, err); /* the point of no return */
-		if (r < 0)
-			flat_attachment_undo(attachment, net, &applied, call->log);
-	}
+	if (r >= 0)
+		r = print_result(call, attachment, err); /* the point of no return */
+	if (r < 0 && conf.ipam_over_link)
+		source_give_back(&source);
 	if (r < 0)
+		flat_attachment_undo(attachment, net, &applied, call->log);
+	if (r < 0 && !conf.ipam_over_link)
 		source_give_back(&source);
 	source_close(&source);
 	flat_applied_close(&applied);
@@ -195,14 +211,23 @@ static int release_own(const struct flat_call *call, const struct flat_conf *con
 	return r < 0 ? r : 0;
 }
 
+static int release_foreign(const struct flat_call *call, struct flat_err *err)
+{
+	int r = flat_delegate_run(call->req, call->req->ipam_type, FLAT_CMD_DEL, NULL, err);
+	return r < 0 ? flat_wrap(err, "ipam '%.64s'", call->req->ipam_type) : 0;
+}
+
 int flat_verb_del(const struct flat_call *call, struct flat_err *err)
 {
 	struct flat_request *req = call->req;
 	flat_auto_net *net = NULL;
 	struct flat_conf conf;
-	int removed, r;
+	struct flat_err e = { 0 };
+	int removed, r = 0;
 
 	flat_conf_parse_lenient(req, &conf);
+	if (conf.ipam_over_link) /* while there is a link to say good-bye by */
+		r = release_foreign(call, &e);
 	removed = flat_net_open(&net, err);
 	if (removed >= 0)
 		removed =
@@ -211,16 +236,10 @@ int flat_verb_del(const struct flat_call *call, struct flat_err *err)
 	 * again */
 	if (conf.ipam_kind == FLAT_IPAM_OWN)
 		return removed < 0 ? removed : release_own(call, &conf, err);
-	r = 0;
-	if (conf.ipam_kind == FLAT_IPAM_FOREIGN) {
-		struct flat_err e = { 0 };
-		r = flat_delegate_run(req, req->ipam_type, FLAT_CMD_DEL, NULL, &e);
-		if (r < 0) {
-			flat_wrap(&e, "ipam '%.64s'", req->ipam_type);
-			if (removed >= 0)
-				*err = e;
-		}
-	}
+	if (conf.ipam_kind == FLAT_IPAM_FOREIGN && !conf.ipam_over_link)
+		r = release_foreign(call, &e);
+	if (r < 0 && removed >= 0)
+		*err = e;
 	return removed < 0 ? removed : r;
 }
 

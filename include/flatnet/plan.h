@@ -101,6 +101,7 @@ struct flat_conf {
 	struct flat_bandwidth ingress, egress; /* to the pod, from the pod */
 
 	enum flat_ipam_kind ipam_kind;
+	bool ipam_over_link;	    /* it talks over the pod's link, which has to be there before */
 	struct flat_ipam_conf ipam; /* when FLAT_IPAM_OWN */
 
 	struct flat_json_list cluster_cidrs; /* struct flat_prefix; at least the pods' subnets */
@@ -223,6 +224,10 @@ struct flat_attachment {
 int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 			 const struct flat_result *lease, struct flat_attachment *ret_attachment,
 			 struct flat_err *err);
+/* As far as that goes without addresses: the link alone, for an IPAM that talks over it. A MAC that
+ * is not configured does not derive from an address then: keep it for flat_plan_attachment(). */
+void flat_plan_link(struct flat_request *req, const struct flat_conf *conf,
+		    struct flat_attachment *ret_attachment);
 /* The result of ADD: interfaces bridge, host veth, pod, then the gateway and the IFB where there
  * are such; ips; routes; dns. Memory is req's arena. */
 int flat_plan_result(struct flat_request *req, const struct flat_attachment *attachment,
@@ -259,6 +264,11 @@ struct flat_applied {
 int flat_attachment_apply(struct flat_attachment *attachment, struct flat_net *net, int netns_fd,
 			  const struct flat_log *log, struct flat_applied *applied,
 			  struct flat_err *err);
+/* Only the bridge and the link, until it forwards packets: as flat_plan_link() has it. An apply
+ * after it, with the same applied, does the rest. */
+int flat_attachment_apply_link(struct flat_attachment *attachment, struct flat_net *net,
+			       int netns_fd, const struct flat_log *log,
+			       struct flat_applied *applied, struct flat_err *err);
 /* Takes back what this apply made. Node-wide things (bridge, its address, routes to nodes, rules)
  * only when no other attachment is there or on its way. Cannot fail: what goes wrong is logged. */
 void flat_attachment_undo(const struct flat_attachment *attachment, struct flat_net *net,

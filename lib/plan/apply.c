@@ -3,11 +3,12 @@
  * ADD: from the attachment to the kernel, step by step, and the way back.
  *
  * Order: bridge, veth pair, the pod's inside, its port, and last what is the node's: sysctls,
- * routes to other nodes, rules. Every step writes down what it made. A failed ADD takes the pod's
- * link back always; what is node-wide it takes back only when it is alone: ADDs on one bridge hold
- * LOCK_SH on a file of that bridge, and who can turn his into LOCK_EX and sees no port on the
- * bridge knows that nobody uses, or is about to use, what he made. The kernel drops the lock of a
- * process that dies.
+ * routes to other nodes, rules. Where an IPAM talks over the link, that is made and raised before
+ * it is asked, and all is gone through once more with the addresses. Every step writes down what it
+ * made. A failed ADD takes the pod's link back always; what is node-wide it takes back only when it
+ * is alone: ADDs on one bridge hold LOCK_SH on a file of that bridge, and who can turn his into
+ * LOCK_EX and sees no port on the bridge knows that nobody uses, or is about to use, what he made.
+ * The kernel drops the lock of a process that dies.
  */
 #include "plan-internal.h"
 
@@ -244,21 +245,29 @@ static int sign(const struct flat_attachment *a, struct flat_net *net, int veth,
 	return flat_net_commit(net, err);
 }
 
-int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int netns_fd,
-			  const struct flat_log *log, struct flat_applied *applied,
-			  struct flat_err *err)
+static int prepare_undo(const struct flat_attachment *a, const struct flat_log *log,
+			struct flat_applied *applied, struct flat_err *err)
 {
-	struct flat_link bridge;
-	int r;
-
+	struct flat_err unlocked = { 0 };
+	if (applied->reserve) /* a second apply */
+		return 0;
 	applied->reserve = malloc(UNDO_MEMORY);
 	if (!applied->reserve)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "attach '%s'", a->ifname);
-	struct flat_err unlocked = { 0 };
 	if (flat_bridge_lock(a->bridge.name, LOCK_SH, LOCK_TIMEOUT_MS, &applied->lock_fd,
 			     &unlocked) < 0)
 		flat_warn(log, "%s: a failed ADD could not take the bridge back", unlocked.msg);
-	for (int i = 0;; i++) {
+	return 0;
+}
+
+/* Bridge and veth pair, with all that is in the pod. */
+static int apply_link(struct flat_attachment *a, struct flat_net *net, int netns_fd,
+		      const struct flat_log *log, struct flat_applied *applied,
+		      struct flat_err *err)
+{
+	struct flat_link bridge;
+	int r = prepare_undo(a, log, applied, err);
+	for (int i = 0; r >= 0; i++) {
 		struct flat_err try = { 0 };
 		r = flat_bridge_ensure(a, net, applied, &bridge, err);
 		if (r < 0)
@@ -266,7 +275,7 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		r = flat_gateway_ensure(a, net, &bridge, applied, &try);
 		if (r >= 0)
 			r = flat_bridge_ensure_addresses(a, net, applied, &try);
-		if (r >= 0)
+		if (r >= 0 && !applied->veth_index)
 			r = make_veth(a, net, netns_fd, applied, &try);
 		if (r >= 0)
 			break;
@@ -278,10 +287,28 @@ int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int n
 		}
 		applied->bridge_made = false;
 		applied->gateway_count = 0;
+		r = 0;
 	}
-	r = flat_pod_fill(a, netns_fd, err);
+	if (r >= 0)
+		r = flat_pod_fill(a, netns_fd, err);
 	if (r >= 0)
 		r = raise_port(a, net, applied, err);
+	return r;
+}
+
+int flat_attachment_apply_link(struct flat_attachment *a, struct flat_net *net, int netns_fd,
+			       const struct flat_log *log, struct flat_applied *applied,
+			       struct flat_err *err)
+{
+	int r = apply_link(a, net, netns_fd, log, applied, err);
+	return r < 0 ? r : await_forwarding(a, net, applied->veth_index, err);
+}
+
+int flat_attachment_apply(struct flat_attachment *a, struct flat_net *net, int netns_fd,
+			  const struct flat_log *log, struct flat_applied *applied,
+			  struct flat_err *err)
+{
+	int r = apply_link(a, net, netns_fd, log, applied, err);
 	if (r >= 0)
 		r = flat_pod_await(a, netns_fd, err);
 	if (r >= 0)

@@ -224,6 +224,7 @@ static int parse_ipam_kind(struct flat_request *req, const struct raw *raw, stru
 		conf->ipam_kind = FLAT_IPAM_OWN;
 	else
 		conf->ipam_kind = FLAT_IPAM_FOREIGN;
+	conf->ipam_over_link = conf->ipam_kind == FLAT_IPAM_FOREIGN && !strcmp(type, "dhcp");
 	return 0;
 }
 
@@ -297,6 +298,9 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 	if (r < 0)
 		return r;
 	conf.bridge = raw.bridge;
+	/* whose address a DHCP server tells as the router's is not the node's to take */
+	if (conf.ipam_over_link && raw.is_gateway == -1)
+		raw.is_gateway = 0;
 	conf.is_default_gateway = conf.ipam_kind != FLAT_IPAM_NONE && raw.is_default_gateway != 0 &&
 				  raw.is_gateway != 0;
 	if (raw.is_default_gateway == 1)

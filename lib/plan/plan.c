@@ -335,13 +335,10 @@ void flat_plan_vlans(const struct flat_attachment *a, struct flat_vlans *ret_vla
 	flat_vlan_add_native(ret_vlans, a->vlan ? a->vlan : 1);
 }
 
-int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
-			 const struct flat_result *lease, struct flat_attachment *ret_attachment,
-			 struct flat_err *err)
+/* What no address decides. */
+static void plan_link(struct flat_request *req, const struct flat_conf *conf,
+		      struct flat_attachment *a)
 {
-	struct flat_attachment *a = ret_attachment;
-	int r;
-
 	memset(a, 0, sizeof *a);
 	a->network = req->name;
 	a->container_id = req->container_id;
@@ -359,9 +356,27 @@ int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
 	a->vlan_trunk = conf->vlan_trunk.items;
 	a->vlan_trunk_count = conf->vlan_trunk.count;
 	a->preserve_default_vlan = conf->preserve_default_vlan;
-	a->dns = flat_dns_is_empty(&conf->dns) ? lease->dns : conf->dns;
 	flat_name_host_veth(a->network, a->container_id, a->ifname, a->host_ifname);
+}
 
+void flat_plan_link(struct flat_request *req, const struct flat_conf *conf,
+		    struct flat_attachment *ret_attachment)
+{
+	struct flat_attachment *a = ret_attachment;
+	plan_link(req, conf, a);
+	flat_name_gateway(a->bridge.name, 0, a->gateway.name, a->gateway.port);
+	plan_macs(a, conf);
+}
+
+int flat_plan_attachment(struct flat_request *req, const struct flat_conf *conf,
+			 const struct flat_result *lease, struct flat_attachment *ret_attachment,
+			 struct flat_err *err)
+{
+	struct flat_attachment *a = ret_attachment;
+	int r;
+
+	plan_link(req, conf, a);
+	a->dns = flat_dns_is_empty(&conf->dns) ? lease->dns : conf->dns;
 	r = plan_addresses(a, conf, lease, err);
 	if (r < 0)
 		return r;

@@ -321,6 +321,37 @@ static void assert_port(const struct fixture *f, size_t i, uint8_t protocol, con
 	assert_string_equal(flat_ip_text(&p->pod, text), pod);
 }
 
+/* A DHCP server is asked over the pod's link, and the gateway that it tells of is not the node. */
+static void test_over_link(void **state)
+{
+	static struct fixture f, other;
+	char host[FLAT_IFNAME_LEN];
+	struct flat_mac mac;
+	(void)state;
+	assert_int_equal(plan("\"ipam\":{\"type\":\"dhcp\"}", &f), 0);
+	assert_true(f.conf.ipam_over_link);
+	assert_false(f.conf.is_gateway);
+	assert_int_equal(f.a.bridge.gateway_count, 0);
+	flat_plan_link(&f.req, &f.conf, &f.a);
+	assert_int_equal(f.a.ip_count, 0);
+	assert_string_equal(f.a.gateway.name, "cni0");
+	flat_name_host_veth("mynet", "c1", "eth0", host);
+	assert_string_equal(f.a.host_ifname, host);
+	mac = f.a.pod_mac; /* known without an address, and the same each time */
+	flat_plan_link(&f.req, &f.conf, &f.a);
+	assert_memory_equal(&f.a.pod_mac, &mac, sizeof mac);
+	flat_request_free(&f.req);
+
+	assert_int_equal(parse("ADD", "\"isGateway\":true,\"ipam\":{\"type\":\"dhcp\"}", &other),
+			 0);
+	assert_true(other.conf.is_gateway);
+	flat_request_free(&other.req);
+	assert_int_equal(parse("ADD", "\"ipam\":{\"type\":\"host-local\"}", &other), 0);
+	assert_false(other.conf.ipam_over_link);
+	assert_true(other.conf.is_gateway);
+	flat_request_free(&other.req);
+}
+
 static void test_ports(void **state)
 {
 	static struct fixture f;
@@ -583,6 +614,7 @@ int main(void)
 		cmocka_unit_test(test_plan_default_of_ipam_wins),
 		cmocka_unit_test(test_plan_gateway_is_own_address),
 		cmocka_unit_test(test_plan_result),
+		cmocka_unit_test(test_over_link),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
