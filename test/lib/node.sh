@@ -12,6 +12,7 @@
 #	FLAT_BIN        folder with flatnet and flatnet-ipam
 #	FLAT_REFERENCE  folder with the reference plugins 1.9.1; empty when they could not be had
 #	FLAT_CNITOOL    cnitool; empty when it could not be had
+#	FLAT_FLANNEL    flannel's CNI plugin 0.9.0; empty when it could not be had
 #	FLAT_SANITIZED  1 when the plugins were built with ASan and UBSan (times mean nothing then)
 #	FLAT_ROOT       the source tree
 #

@@ -132,12 +132,17 @@ tool del agent one
 tool_ok '... and a del'
 ip link del cni0
 
-# Every example of conf/ gives a pod an address, on a node that it names.
+# Every example of conf/ gives a pod an address, on a node that it names. flannel's needs what flanneld
+# writes.
 ip link add uplink type veth peer name wire
 ip address add 192.0.2.1/24 dev uplink
 ip address add 2001:db8::1/64 dev uplink nodad
 ip link set wire up
 ip link set uplink up
+mkdir -p /run/flannel
+printf '%s\n' FLANNEL_NETWORK=10.244.0.0/16 FLANNEL_SUBNET=10.244.1.1/24 FLANNEL_MTU=1450 FLANNEL_IPMASQ=true \
+	>/run/flannel/subnet.env
+export CNI_PATH=$FLAT_BIN:$FLAT_REFERENCE:${FLAT_FLANNEL%/*}
 for list in "$FLAT_ROOT"/conf/*.conflist; do
 	name=$(basename "$list" .conflist)
 	rm -f "$NETCONFPATH"/*
