@@ -414,11 +414,20 @@ struct flat_ports {
 	size_t count;
 	bool snat;	     /* to itself, and from the node's loopback: with the node's address */
 	bool masquerade_all; /* from anywhere */
+	uint32_t mark;	     /* these bits are set in the mark of what is masqueraded; 0: none */
+	/* nft expressions, of connections that may use the ports at all; NULL: all */
+	const char *conditions4, *conditions6;
 };
+
+enum { FLAT_MAX_CONDITIONS = 1024 };
+/* Is it one list of expressions, without an end or a verdict of its own? Code 7, with the key. What
+ * the expressions mean is seen only when they are written. */
+int flat_conditions_check(const char *key, const char *text, struct flat_err *err);
 
 /* Makes it so, in one transaction, with the chains and maps where they are missing (*ret_made).
  * What is there under this owner, and of owners that are gone and in the way, is replaced. Code
- * FLAT_CODE_IN_USE names the owner of a port that is taken. The conntrack entries that remember
+ * FLAT_CODE_IN_USE names the owner of a port that is taken; code 7 tells what nft does not take of
+ * the conditions, 2 that they cannot be had here. The conntrack entries that remember
  * otherwise are forgotten; where that fails, it is logged. */
 int flat_ports_ensure(const struct flat_ports *want, bool *ret_made, const struct flat_log *log,
 		      struct flat_err *err);

@@ -97,6 +97,8 @@ struct flat_conf {
 	struct flat_dns dns;
 	struct flat_json_list ports; /* struct flat_port_mapping */
 	bool ports_snat, ports_masquerade_all;
+	uint32_t ports_mark;				   /* 0: none */
+	const char *ports_conditions4, *ports_conditions6; /* nft expressions; NULL: none */
 	struct flat_tuning tuning;
 	struct flat_bandwidth ingress, egress; /* to the pod, from the pod */
 

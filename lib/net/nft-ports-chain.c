@@ -9,16 +9,22 @@
  *		fib daddr type local jump hostports
  *	}
  *	chain hostports {
+ *		ip daddr . meta l4proto . th dport vmap @hostports4_address_if
+ *		meta l4proto . th dport vmap @hostports4_if
  *		dnat ip to ip daddr . meta l4proto . th dport map @hostports4_address
  *		dnat ip to meta l4proto . th dport map @hostports4
  *	}
  *	chain hostports_postrouting {
  *		meta mark & 0x00004000 == 0x00004000 return
  *		ct status & dnat != dnat return
- *		ip saddr . ip daddr @hostports4_pods masquerade fully-random
- *		ip saddr 127.0.0.0/8 ip daddr . ip daddr @hostports4_pods masquerade ...
+ *		ip saddr . ip daddr @hostports4_pods goto hostports_masquerade
+ *		ip saddr 127.0.0.0/8 ip daddr . ip daddr @hostports4_pods goto ...
  *		iifname . oifname @hostports_bridges ip daddr . ip daddr @hostports4_pods ...
  *		ip daddr . meta l4proto . ct original proto-dst @hostports4_masquerade ...
+ *	}
+ *	chain hostports_masquerade {
+ *		ip daddr vmap @hostports4_marks
+ *		masquerade fully-random
  *	}
  *	chain hostports_guard {
  *		iifname != "lo" ip daddr 127.0.0.0/8 drop
@@ -86,14 +92,16 @@ static void add_address_to(struct flat_nft_rule *r, bool v4, bool source, uint32
 	add_payload_to(r, NFT_PAYLOAD_NETWORK_HEADER, offset, v4 ? 4 : 16, reg);
 }
 
+/* A map to chains is followed, any other leaves its data in register 1. */
 static void add_lookup(struct flat_nft_rule *r, enum flat_ports_set set)
 {
 	struct nftnl_expr *e = flat_nft_add_expr(r, "lookup");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
-	if (flat_ports_is_map(set))
-		nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_DREG, NFT_REG_1);
+	if (flat_ports_is_map(set) || flat_ports_is_jump(set))
+		nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_DREG,
+				   flat_ports_is_jump(set) ? NFT_REG_VERDICT : NFT_REG_1);
 	if (nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, flat_ports_sets[set].name) < 0)
 		r->failed = true;
 }
@@ -110,6 +118,17 @@ static void add_ct(struct flat_nft_rule *r, uint32_t key, bool original, uint32_
 		nftnl_expr_set_u8(e, NFTNL_EXPR_CT_DIR, IP_CT_DIR_ORIGINAL);
 }
 
+static void add_chain(struct flat_nft_rule *r, int verdict, enum flat_nft_place to)
+{
+	struct nftnl_expr *e = flat_nft_add_expr(r, "immediate");
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, (uint32_t)verdict);
+	if (nftnl_expr_set_str(e, NFTNL_EXPR_IMM_CHAIN, flat_nft_chains[to].chain) < 0)
+		r->failed = true;
+}
+
 static void build_jump(struct flat_nft_builder *b, enum flat_nft_place place)
 {
 	const uint32_t local = RTN_LOCAL;
@@ -121,22 +140,15 @@ static void build_jump(struct flat_nft_builder *b, enum flat_nft_place place)
 		nftnl_expr_set_u32(e, NFTNL_EXPR_FIB_FLAGS, NFTA_FIB_F_DADDR);
 	}
 	flat_nft_add_compare(&r, NFT_CMP_EQ, &local, sizeof local);
-	e = flat_nft_add_expr(&r, "immediate");
-	if (e) {
-		nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
-		nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, (uint32_t)NFT_JUMP);
-		if (nftnl_expr_set_str(e, NFTNL_EXPR_IMM_CHAIN,
-				       flat_nft_chains[FLAT_NFT_PORTS].chain) < 0)
-			r.failed = true;
-	}
+	add_chain(&r, NFT_JUMP, FLAT_NFT_PORTS);
 	flat_nft_end_rule(b, &r);
 }
 
-static void build_dnat(struct flat_nft_builder *b, enum flat_ports_set set)
+/* What this port is in the map. */
+static void build_port(struct flat_nft_builder *b, enum flat_ports_set set, bool addressed)
 {
 	const int family = flat_ports_sets[set].family;
-	const bool v4 = family == AF_INET,
-		   addressed = set == FLAT_PORTS_ADDRESS4 || set == FLAT_PORTS_ADDRESS6;
+	const bool v4 = family == AF_INET;
 	struct flat_nft_rule r = flat_nft_begin_rule(FLAT_NFT_PORTS, family);
 	if (addressed)
 		add_address_to(&r, v4, false, NFT_REG_1);
@@ -147,7 +159,7 @@ static void build_dnat(struct flat_nft_builder *b, enum flat_ports_set set)
 		       : v4	  ? REG_THIRD4
 				  : REG_AFTER_IPV6_AND_4);
 	add_lookup(&r, set);
-	struct nftnl_expr *e = flat_nft_add_expr(&r, "nat");
+	struct nftnl_expr *e = flat_ports_is_map(set) ? flat_nft_add_expr(&r, "nat") : NULL;
 	if (e) {
 		nftnl_expr_set_u32(e, NFTNL_EXPR_NAT_TYPE, NFT_NAT_DNAT);
 		nftnl_expr_set_u32(e, NFTNL_EXPR_NAT_FAMILY, (uint32_t)family);
@@ -204,6 +216,21 @@ static void build_source(struct flat_nft_builder *b, int family, enum from from)
 		add_address_to(&r, v4, false, second);
 		add_lookup(&r, v4 ? FLAT_PORTS_PODS4 : FLAT_PORTS_PODS6);
 	}
+	add_chain(&r, NFT_GOTO, FLAT_NFT_PORTS_MASQUERADE);
+	flat_nft_end_rule(b, &r);
+}
+
+static void build_masquerade(struct flat_nft_builder *b)
+{
+	static const enum flat_ports_set marks[] = { FLAT_PORTS_MARKS4, FLAT_PORTS_MARKS6 };
+	for (size_t i = 0; i < FLAT_LEN(marks); i++) {
+		const int family = flat_ports_sets[marks[i]].family;
+		struct flat_nft_rule r = flat_nft_begin_rule(FLAT_NFT_PORTS_MASQUERADE, family);
+		add_address_to(&r, family == AF_INET, false, NFT_REG_1);
+		add_lookup(&r, marks[i]);
+		flat_nft_end_rule(b, &r);
+	}
+	struct flat_nft_rule r = flat_nft_begin_rule(FLAT_NFT_PORTS_MASQUERADE, 0);
 	flat_nft_add_masquerade(&r);
 	flat_nft_end_rule(b, &r);
 }
@@ -221,12 +248,20 @@ static void build_guard(struct flat_nft_builder *b)
 
 int flat_ports_build_chains(struct flat_nft_rules *ret_rules, struct flat_err *err)
 {
-	struct flat_nft_builder b = { .rules = ret_rules, .digest = 1 };
+	static const struct {
+		enum flat_ports_set set;
+		bool addressed;
+	} ports[] = {
+		{ FLAT_PORTS_IF_ADDRESS4, true }, { FLAT_PORTS_IF_ANY4, false },
+		{ FLAT_PORTS_ADDRESS4, true },	  { FLAT_PORTS_ANY4, false },
+		{ FLAT_PORTS_IF_ADDRESS6, true }, { FLAT_PORTS_IF_ANY6, false },
+		{ FLAT_PORTS_ADDRESS6, true },	  { FLAT_PORTS_ANY6, false },
+	};
+	struct flat_nft_builder b = { .rules = ret_rules, .digest = 2 };
 	*ret_rules = (struct flat_nft_rules){ .prefix = FLAT_NFT_PORTS_TAG, .ports = true };
-	build_dnat(&b, FLAT_PORTS_ADDRESS4);
-	build_dnat(&b, FLAT_PORTS_ANY4);
-	build_dnat(&b, FLAT_PORTS_ADDRESS6);
-	build_dnat(&b, FLAT_PORTS_ANY6);
+	for (size_t i = 0; i < FLAT_LEN(ports); i++)
+		build_port(&b, ports[i].set, ports[i].addressed);
+	build_masquerade(&b);
 	build_jump(&b, FLAT_NFT_PORTS_IN);
 	build_no_loopback6(&b);
 	build_jump(&b, FLAT_NFT_PORTS_OUT);

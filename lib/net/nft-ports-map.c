@@ -2,7 +2,8 @@
 /*
  * Host ports as elements of maps and sets.
  *
- * An element's comment is "flatnet OWNER LABEL": the owner is a link, the attachment's host veth.
+ * An element's comment is "flatnet OWNER LABEL", or "flatnet+ OWNER LABEL" where the attachment has
+ * elements that lead to chains, too: the owner is a link, the attachment's host veth.
  * It exists before its elements do and until they are gone; so an element whose owner is not there
  * belongs to nobody, may be replaced and may be removed.
  */
@@ -30,29 +31,39 @@ enum {
 #define TYPE2(a, b)    ((a) << 6 | (b))
 #define TYPE3(a, b, c) ((a) << 12 | (b) << 6 | (c))
 
+#define KEY_ANY	 TYPE2(TYPE_PROTOCOL, TYPE_PORT), 8
+#define KEY_IPV4 TYPE3(TYPE_IPV4, TYPE_PROTOCOL, TYPE_PORT), 12
+#define KEY_IPV6 TYPE3(TYPE_IPV6, TYPE_PROTOCOL, TYPE_PORT), 24
+#define TO_POD4	 TYPE2(TYPE_IPV4, TYPE_PORT), 8
+#define TO_POD6	 TYPE2(TYPE_IPV6, TYPE_PORT), 20
+#define TO_CHAIN NFT_DATA_VERDICT
+
 const struct flat_ports_set_type flat_ports_sets[FLAT_PORTS_SETS] = {
-	[FLAT_PORTS_ANY4] = { "hostports4", AF_INET, TYPE2(TYPE_PROTOCOL, TYPE_PORT), 8,
-			      TYPE2(TYPE_IPV4, TYPE_PORT), 8 },
-	[FLAT_PORTS_ADDRESS4] = { "hostports4_address", AF_INET,
-				  TYPE3(TYPE_IPV4, TYPE_PROTOCOL, TYPE_PORT), 12,
-				  TYPE2(TYPE_IPV4, TYPE_PORT), 8 },
+	[FLAT_PORTS_ANY4] = { "hostports4", AF_INET, KEY_ANY, TO_POD4 },
+	[FLAT_PORTS_ADDRESS4] = { "hostports4_address", AF_INET, KEY_IPV4, TO_POD4 },
 	[FLAT_PORTS_PODS4] = { "hostports4_pods", AF_INET, TYPE2(TYPE_IPV4, TYPE_IPV4), 8 },
-	[FLAT_PORTS_MASQ4] = { "hostports4_masquerade", AF_INET,
-			       TYPE3(TYPE_IPV4, TYPE_PROTOCOL, TYPE_PORT), 12 },
-	[FLAT_PORTS_ANY6] = { "hostports6", AF_INET6, TYPE2(TYPE_PROTOCOL, TYPE_PORT), 8,
-			      TYPE2(TYPE_IPV6, TYPE_PORT), 20 },
-	[FLAT_PORTS_ADDRESS6] = { "hostports6_address", AF_INET6,
-				  TYPE3(TYPE_IPV6, TYPE_PROTOCOL, TYPE_PORT), 24,
-				  TYPE2(TYPE_IPV6, TYPE_PORT), 20 },
+	[FLAT_PORTS_MASQ4] = { "hostports4_masquerade", AF_INET, KEY_IPV4 },
+	[FLAT_PORTS_ANY6] = { "hostports6", AF_INET6, KEY_ANY, TO_POD6 },
+	[FLAT_PORTS_ADDRESS6] = { "hostports6_address", AF_INET6, KEY_IPV6, TO_POD6 },
 	[FLAT_PORTS_PODS6] = { "hostports6_pods", AF_INET6, TYPE2(TYPE_IPV6, TYPE_IPV6), 32 },
-	[FLAT_PORTS_MASQ6] = { "hostports6_masquerade", AF_INET6,
-			       TYPE3(TYPE_IPV6, TYPE_PROTOCOL, TYPE_PORT), 24 },
+	[FLAT_PORTS_MASQ6] = { "hostports6_masquerade", AF_INET6, KEY_IPV6 },
 	[FLAT_PORTS_BRIDGES] = { "hostports_bridges", 0, TYPE2(TYPE_LINK, TYPE_LINK), 32 },
+	[FLAT_PORTS_IF_ANY4] = { "hostports4_if", AF_INET, KEY_ANY, TO_CHAIN },
+	[FLAT_PORTS_IF_ADDRESS4] = { "hostports4_address_if", AF_INET, KEY_IPV4, TO_CHAIN },
+	[FLAT_PORTS_MARKS4] = { "hostports4_marks", AF_INET, TYPE_IPV4, 4, TO_CHAIN },
+	[FLAT_PORTS_IF_ANY6] = { "hostports6_if", AF_INET6, KEY_ANY, TO_CHAIN },
+	[FLAT_PORTS_IF_ADDRESS6] = { "hostports6_address_if", AF_INET6, KEY_IPV6, TO_CHAIN },
+	[FLAT_PORTS_MARKS6] = { "hostports6_marks", AF_INET6, TYPE_IPV6, 16, TO_CHAIN },
 };
 
 bool flat_ports_is_map(enum flat_ports_set set)
 {
 	return flat_ports_sets[set].data_len > 0;
+}
+
+bool flat_ports_is_jump(enum flat_ports_set set)
+{
+	return set >= FLAT_PORTS_PLAIN;
 }
 
 /* ---- elements ----------------------------------------------------------------------------------
@@ -104,7 +115,8 @@ struct flat_port flat_ports_port_of(const struct flat_ports_element *e)
 
 struct flat_ip flat_ports_pod_of(const struct flat_ports_element *e)
 {
-	if (!flat_ports_sets[e->set].family)
+	const bool marks = e->set == FLAT_PORTS_MARKS4 || e->set == FLAT_PORTS_MARKS6;
+	if (!flat_ports_sets[e->set].family || (flat_ports_is_jump(e->set) && !marks))
 		return (struct flat_ip){ 0 };
 	return read_ip(flat_ports_is_map(e->set) ? e->data : e->key,
 		       flat_ports_sets[e->set].family);
@@ -115,12 +127,17 @@ bool flat_ports_same_key(const struct flat_ports_element *a, const struct flat_p
 	return a->set == b->set && !memcmp(a->key, b->key, FLAT_PORTS_KEY);
 }
 
+bool flat_ports_has_side(const struct flat_ports_element *e)
+{
+	return !strncmp(e->comment, "flatnet+ ", strlen("flatnet+ "));
+}
+
 bool flat_ports_owner_of(const struct flat_ports_element *e, char ret_owner[static FLAT_IFNAME_LEN])
 {
 	static const char mark[] = "flatnet ";
-	const char *text = e->comment + sizeof mark - 1;
+	const char *text = e->comment + sizeof mark - 1 + flat_ports_has_side(e);
 	size_t len;
-	if (strncmp(e->comment, mark, sizeof mark - 1) != 0)
+	if (!flat_ports_has_side(e) && strncmp(e->comment, mark, sizeof mark - 1) != 0)
 		return false;
 	len = strcspn(text, " ");
 	if (!len || len >= FLAT_IFNAME_LEN)
@@ -200,29 +217,66 @@ static bool want_source(const struct flat_ports *want, const struct flat_port *p
 	return true;
 }
 
+/* The way from what a port is, or from its pod, to a chain. */
+static bool want_jump(const struct flat_port *port, const struct flat_ports_side *side,
+		      struct flat_nl_list *list)
+{
+	const bool v4 = port->pod.family == AF_INET, any = flat_ports_is_any(&port->host);
+	const enum flat_ports_set ways[2][2] = {
+		{ FLAT_PORTS_IF_ADDRESS6, FLAT_PORTS_IF_ADDRESS4 },
+		{ FLAT_PORTS_IF_ANY6, FLAT_PORTS_IF_ANY4 },
+	};
+	if (side->family && side->family != port->pod.family)
+		return true;
+	struct flat_ports_element *e = add_element(list, side->family ? ways[any][v4]
+							 : v4	      ? FLAT_PORTS_MARKS4
+								      : FLAT_PORTS_MARKS6);
+	if (!e)
+		return false;
+	if (!side->family) {
+		put_ip(e->key, &port->pod);
+	} else {
+		size_t n = any ? 0 : put_ip(e->key, &port->host);
+		e->key[n] = port->protocol;
+		put_port(e->key + n + 4, port->port);
+	}
+	memcpy(e->chain, side->chain, sizeof e->chain);
+	drop_repeated(list);
+	return true;
+}
+
+static bool want_bridge(const char *bridge, struct flat_nl_list *list)
+{
+	struct flat_ports_element *e = add_element(list, FLAT_PORTS_BRIDGES);
+	if (!e)
+		return false;
+	memcpy(e->key, bridge, strnlen(bridge, FLAT_IFNAME_LEN - 1));
+	memcpy(e->key + FLAT_IFNAME_LEN, e->key, FLAT_IFNAME_LEN);
+	snprintf(e->comment, sizeof e->comment, "flatnet %s", bridge);
+	return true;
+}
+
 int flat_ports_want_elements(const struct flat_ports *want, struct flat_nl_list *list,
 			     struct flat_err *err)
 {
+	struct flat_ports_side sides[FLAT_PORTS_SIDES];
+	const size_t side_count = flat_ports_sides(want, sides);
 	bool fine = true;
 	list->count = 0;
 	for (size_t i = 0; i < want->count && fine; i++) {
 		fine = want_port(&want->items[i], list);
 		if (fine && want->snat)
 			fine = want_source(want, &want->items[i], list);
+		for (size_t s = 0; s < side_count && fine; s++)
+			fine = want_jump(&want->items[i], &sides[s], list);
 	}
 	for (size_t i = 0; i < list->count && fine; i++) {
 		struct flat_ports_element *e = (struct flat_ports_element *)list->items + i;
-		snprintf(e->comment, sizeof e->comment, "flatnet %s %s", want->owner, want->label);
+		snprintf(e->comment, sizeof e->comment, "flatnet%s %s %s", side_count ? "+" : "",
+			 want->owner, want->label);
 	}
-	if (fine && want->bridge && want->snat) {
-		struct flat_ports_element *e = add_element(list, FLAT_PORTS_BRIDGES);
-		fine = e != NULL;
-		if (fine) {
-			memcpy(e->key, want->bridge, strnlen(want->bridge, FLAT_IFNAME_LEN - 1));
-			memcpy(e->key + FLAT_IFNAME_LEN, e->key, FLAT_IFNAME_LEN);
-			snprintf(e->comment, sizeof e->comment, "flatnet %s", want->bridge);
-		}
-	}
+	if (fine && want->bridge && want->snat)
+		fine = want_bridge(want->bridge, list);
 	return fine ? 0 : flat_fail(err, FLAT_CODE_NETWORK, ENOMEM, "host ports");
 }
 
@@ -251,6 +305,16 @@ static bool copy_value(struct nlattr *attr, uint8_t *to, size_t len)
 	return true;
 }
 
+static bool copy_jump(struct nlattr *attr, char ret_chain[static FLAT_PORTS_DATA])
+{
+	const struct nlattr *verdict =
+		attr ? nla_find(nla_data(attr), nla_len(attr), NFTA_DATA_VERDICT) : NULL;
+	const struct nlattr *chain =
+		verdict ? nla_find(nla_data(verdict), nla_len(verdict), NFTA_VERDICT_CHAIN) : NULL;
+	flat_nl_text(chain, ret_chain, FLAT_PORTS_DATA);
+	return chain != NULL;
+}
+
 /* User data is a list of type, length (a byte each), value. */
 static void copy_comment(const struct nlattr *userdata, char ret_comment[static FLAT_PORTS_COMMENT])
 {
@@ -268,6 +332,17 @@ static void copy_comment(const struct nlattr *userdata, char ret_comment[static 
 		left -= 2U + p[1];
 		p += 2 + p[1];
 	}
+}
+
+static bool copy_element(struct nlattr *const *one, struct flat_ports_element *e)
+{
+	const struct flat_ports_set_type *type = &flat_ports_sets[e->set];
+	if (!copy_value(one[NFTA_SET_ELEM_KEY], e->key, type->key_len))
+		return false;
+	if (flat_ports_is_jump(e->set))
+		return copy_jump(one[NFTA_SET_ELEM_DATA], e->chain);
+	return !flat_ports_is_map(e->set) ||
+	       copy_value(one[NFTA_SET_ELEM_DATA], e->data, type->data_len);
 }
 
 static int parse_elements(const struct nlmsghdr *h, void *elem, void *arg)
@@ -289,9 +364,7 @@ static int parse_elements(const struct nlmsghdr *h, void *elem, void *arg)
 		if (!e)
 			return -ENOMEM;
 		if (nla_parse_nested(one, NFTA_SET_ELEM_MAX, attr, NULL) < 0 ||
-		    !copy_value(one[NFTA_SET_ELEM_KEY], e->key, flat_ports_sets[e->set].key_len) ||
-		    (flat_ports_is_map(e->set) && !copy_value(one[NFTA_SET_ELEM_DATA], e->data,
-							      flat_ports_sets[e->set].data_len))) {
+		    !copy_element(one, e)) {
 			reading->list->count--; /* not one of ours, whoever made it */
 			continue;
 		}
@@ -301,22 +374,31 @@ static int parse_elements(const struct nlmsghdr *h, void *elem, void *arg)
 	return 0;
 }
 
-int flat_ports_read(struct flat_net *net, struct flat_nl_list *list, struct flat_err *err)
+static int read_set(struct flat_net *net, enum flat_ports_set set, struct flat_nl_list *list,
+		    struct flat_err *err)
 {
 	const struct flat_nft_chain *table = &flat_nft_chains[FLAT_NFT_PORTS];
+	flat_auto_list none = { 0 };
+	struct reading reading = { set, list, list->count };
 	char buf[FLAT_NFT_REQUEST];
+	struct nlmsghdr *h = flat_nft_header(buf, NFT_MSG_GETSETELEM, table);
+	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_TABLE, table->table);
+	mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_SET, flat_ports_sets[set].name);
+	return flat_nl_dump(net, h, FLAT_GONE_OK, parse_elements, 1, &reading, reset_reading, &none,
+			    err, "list the elements of set '%s'", flat_ports_sets[set].name);
+}
+
+int flat_ports_read(struct flat_net *net, struct flat_nl_list *list, struct flat_err *err)
+{
+	bool sides = false;
 	int r = 0;
 	list->count = 0;
-	for (int set = 0; set < FLAT_PORTS_SETS && r >= 0; set++) {
-		flat_auto_list none = { 0 };
-		struct reading reading = { (enum flat_ports_set)set, list, list->count };
-		struct nlmsghdr *h = flat_nft_header(buf, NFT_MSG_GETSETELEM, table);
-		mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_TABLE, table->table);
-		mnl_attr_put_strz(h, NFTA_SET_ELEM_LIST_SET, flat_ports_sets[set].name);
-		r = flat_nl_dump(net, h, FLAT_GONE_OK, parse_elements, 1, &reading, reset_reading,
-				 &none, err, "list the elements of set '%s'",
-				 flat_ports_sets[set].name);
-	}
+	for (int set = 0; set < FLAT_PORTS_PLAIN && r >= 0; set++)
+		r = read_set(net, (enum flat_ports_set)set, list, err);
+	for (size_t i = 0; i < list->count && !sides; i++)
+		sides = flat_ports_has_side(flat_ports_element_at(list, i));
+	for (int set = FLAT_PORTS_PLAIN; set < FLAT_PORTS_SETS && r >= 0 && sides; set++)
+		r = read_set(net, (enum flat_ports_set)set, list, err);
 	return r < 0 ? flat_nft_advise(err, r) : 0;
 }
 
@@ -372,16 +454,16 @@ void flat_ports_put_set(struct flat_nft_batch *b, enum flat_ports_set set, int t
 	mnl_attr_put_strz(h, NFTA_SET_TABLE, table->table);
 	mnl_attr_put_strz(h, NFTA_SET_NAME, flat_ports_sets[set].name);
 	if (type == NFT_MSG_NEWSET) {
-		mnl_attr_put_u32(h, NFTA_SET_FLAGS,
-				 htonl(flat_ports_is_map(set) ? NFT_SET_MAP : 0));
+		const bool map = flat_ports_is_map(set), jump = flat_ports_is_jump(set);
+		mnl_attr_put_u32(h, NFTA_SET_FLAGS, htonl(map || jump ? NFT_SET_MAP : 0));
 		mnl_attr_put_u32(h, NFTA_SET_KEY_TYPE, htonl(flat_ports_sets[set].key_type));
 		mnl_attr_put_u32(h, NFTA_SET_KEY_LEN, htonl(flat_ports_sets[set].key_len));
-		if (flat_ports_is_map(set)) {
+		if (map || jump)
 			mnl_attr_put_u32(h, NFTA_SET_DATA_TYPE,
 					 htonl(flat_ports_sets[set].data_type));
+		if (map)
 			mnl_attr_put_u32(h, NFTA_SET_DATA_LEN,
 					 htonl(flat_ports_sets[set].data_len));
-		}
 		mnl_attr_put_u32(h, NFTA_SET_ID, htonl((uint32_t)set + 1));
 	}
 	flat_nft_put_end(b, h);
@@ -392,6 +474,16 @@ static void put_value(struct nlmsghdr *h, uint16_t attr, const uint8_t *value, s
 	struct nlattr *nest = mnl_attr_nest_start(h, attr);
 	mnl_attr_put(h, NFTA_DATA_VALUE, len, value);
 	mnl_attr_nest_end(h, nest);
+}
+
+static void put_jump(struct nlmsghdr *h, uint16_t attr, const char *chain)
+{
+	struct nlattr *data = mnl_attr_nest_start(h, attr);
+	struct nlattr *verdict = mnl_attr_nest_start(h, NFTA_DATA_VERDICT);
+	mnl_attr_put_u32(h, NFTA_VERDICT_CODE, htonl((uint32_t)NFT_JUMP));
+	mnl_attr_put_strz(h, NFTA_VERDICT_CHAIN, chain);
+	mnl_attr_nest_end(h, verdict);
+	mnl_attr_nest_end(h, data);
 }
 
 void flat_ports_put_element(struct flat_nft_batch *b, const struct flat_ports_element *e, bool add)
@@ -408,6 +500,8 @@ void flat_ports_put_element(struct flat_nft_batch *b, const struct flat_ports_el
 	put_value(h, NFTA_SET_ELEM_KEY, e->key, flat_ports_sets[e->set].key_len);
 	if (flat_ports_is_map(e->set))
 		put_value(h, NFTA_SET_ELEM_DATA, e->data, flat_ports_sets[e->set].data_len);
+	else if (flat_ports_is_jump(e->set))
+		put_jump(h, NFTA_SET_ELEM_DATA, e->chain);
 	if (add) {
 		uint8_t user[2 + FLAT_PORTS_COMMENT] = { NFTNL_UDATA_SET_ELEM_COMMENT };
 		const size_t len = strlen(e->comment) + 1;

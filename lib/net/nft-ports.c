@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 enum { MOST_PODS = 64 }; /* whose connections are forgotten one by one */
 
@@ -23,10 +24,14 @@ struct change {
 	const struct flat_ports *want; /* NULL: nothing is to come */
 	const char *owner;	       /* whose elements go; NULL: of all whose link is gone */
 	bool unmake;
+	bool tidy;		     /* chains that nothing leads to go, whoever made them */
 	struct flat_nft_rules rules; /* of the chains; count 0: not looked at */
+	struct flat_ports_side sides[FLAT_PORTS_SIDES]; /* wanted */
+	size_t side_count;
 
 	struct flat_nft_view view;
 	struct flat_nl_list old, have, fresh;
+	struct flat_nl_list idle; /* side chains that nothing will lead to */
 	bool chains_differ, last;
 	size_t dropped;
 };
@@ -37,6 +42,7 @@ static void close_change(struct change *c)
 	flat_nl_list_free(&c->old);
 	flat_nl_list_free(&c->have);
 	flat_nl_list_free(&c->fresh);
+	flat_nl_list_free(&c->idle);
 }
 #define flat_auto_change __attribute__((cleanup(close_change))) struct change
 
@@ -69,7 +75,7 @@ static int in_use(const struct flat_ports_element *taken, struct flat_err *err)
 	char owner[FLAT_IFNAME_LEN] = "", pod[FLAT_IP_TEXT], host[FLAT_IP_TEXT];
 	const char *label = taken->comment;
 	if (flat_ports_owner_of(taken, owner))
-		label += strlen("flatnet ") + strlen(owner);
+		label += strlen("flatnet ") + flat_ports_has_side(taken) + strlen(owner);
 	label += *label == ' ';
 	flat_fail(err, FLAT_CODE_IN_USE, 0, "host port %u/%s%s%s is taken by %s", port.port,
 		  protocol_name(port.protocol), flat_ports_is_any(&port.host) ? "" : " of address ",
@@ -116,6 +122,52 @@ static int make_way_for(struct change *c, const struct flat_ports_element *fresh
 	return 0;
 }
 
+static bool leads_to(const struct flat_nl_list *list, const char *chain)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		const struct flat_ports_element *e = flat_ports_element_at(list, i);
+		if (flat_ports_is_jump(e->set) && !e->drop && !strcmp(e->chain, chain))
+			return true;
+	}
+	return false;
+}
+
+static const char *side_at(const struct flat_nl_list *list, size_t i)
+{
+	return ((const struct flat_ports_side *)list->items)[i].chain;
+}
+
+/* Which side chains are there for nothing, after this change? Most nodes have none at all. */
+static int find_idle(struct flat_net *net, struct change *c, struct flat_err *err)
+{
+	bool look = c->tidy;
+	c->idle.count = 0;
+	for (size_t i = 0; i < c->have.count && !look; i++)
+		look = flat_ports_element_at(&c->have, i)->drop &&
+		       flat_ports_has_side(flat_ports_element_at(&c->have, i));
+	if (!look)
+		return 0;
+	int r = flat_ports_list_sides(net, &c->idle, err);
+	struct flat_ports_side *sides = (struct flat_ports_side *)c->idle.items;
+	size_t n = 0;
+	for (size_t i = 0; i < c->idle.count; i++)
+		if (!leads_to(&c->have, sides[i].chain) && !leads_to(&c->fresh, sides[i].chain))
+			sides[n++] = sides[i];
+	c->idle.count = n;
+	return r;
+}
+
+static int look_at_sides(struct flat_net *net, struct change *c, struct flat_err *err)
+{
+	for (size_t i = 0; i < c->side_count; i++) {
+		int r = flat_ports_look_at_side(net, &c->sides[i], err);
+		if (r < 0)
+			return r;
+		c->sides[i].there = r > 0;
+	}
+	return 0;
+}
+
 /* Looks, and decides. 1: there is something to write. */
 static int decide(struct flat_net *net, struct change *c, struct flat_err *err)
 {
@@ -146,11 +198,14 @@ static int decide(struct flat_net *net, struct change *c, struct flat_err *err)
 				fresh->drop ||
 				flat_ports_same_key(fresh, flat_ports_element_at(&c->have, k));
 	}
-	c->last = c->unmake && c->old.count > 0;
+	if ((r = find_idle(net, c, err)) < 0 || (r = look_at_sides(net, c, err)) < 0)
+		return r;
+	/* of a table without rules only idle chains can be left */
+	c->last = c->unmake && (c->tidy ? !c->old.count && !c->view.others : c->old.count > 0);
 	for (size_t i = 0; i < c->have.count && c->last; i++)
 		c->last = flat_ports_element_at(&c->have, i)->drop ||
 			  flat_ports_element_at(&c->have, i)->set == FLAT_PORTS_BRIDGES;
-	return c->want || c->dropped || c->last;
+	return c->want || c->dropped || c->last || c->idle.count;
 }
 
 static void put_change(struct flat_nft_batch *b, const struct change *c, uint32_t generation)
@@ -158,18 +213,41 @@ static void put_change(struct flat_nft_batch *b, const struct change *c, uint32_
 	flat_nft_put_marker(b, true, generation);
 	if (c->last) {
 		flat_ports_put_removal(b, &c->view);
+		for (size_t i = 0; i < c->idle.count && c->view.others; i++)
+			flat_ports_put_side_removal(b, side_at(&c->idle, i));
 		flat_nft_put_marker(b, false, 0);
 		return;
 	}
 	if (c->want && c->chains_differ)
 		flat_ports_put_chains(b, &c->view, &c->old);
+	for (size_t i = 0; i < c->side_count; i++)
+		if (!c->sides[i].family && !c->sides[i].there)
+			flat_ports_put_mark(b, &c->sides[i]);
 	for (size_t i = 0; i < c->have.count; i++)
 		if (flat_ports_element_at(&c->have, i)->drop)
 			flat_ports_put_element(b, flat_ports_element_at(&c->have, i), false);
 	for (size_t i = 0; i < c->fresh.count; i++)
 		if (!flat_ports_element_at(&c->fresh, i)->drop)
 			flat_ports_put_element(b, flat_ports_element_at(&c->fresh, i), true);
+	for (size_t i = 0; i < c->idle.count; i++)
+		flat_ports_put_side_removal(b, side_at(&c->idle, i));
 	flat_nft_put_marker(b, false, 0);
+}
+
+/* The chains of conditions that are not there. 1: there were such, so all else is to be looked at
+ * again. */
+static int write_conditions(struct change *c, struct flat_err *err)
+{
+	int written = 0;
+	for (size_t i = 0; i < c->side_count; i++) {
+		if (!c->sides[i].family || c->sides[i].there)
+			continue;
+		int r = flat_conditions_write(&c->sides[i], err);
+		if (r < 0)
+			return r;
+		written = 1;
+	}
+	return written;
 }
 
 /* 1: written, 0: there was nothing to write. */
@@ -187,6 +265,13 @@ static int carry_out(struct flat_net *net, struct change *c, struct flat_err *er
 			r = decide(net, c, err);
 		if (r <= 0)
 			return r;
+		r = write_conditions(c, err);
+		if (r < 0)
+			return r;
+		if (r > 0) {
+			r = -ERESTART;
+			continue;
+		}
 		put_change(&batch, c, generation);
 		if (batch.failed)
 			r = flat_fail(err, FLAT_CODE_NETWORK, ENOMEM, "host ports");
@@ -229,11 +314,21 @@ static void forget(struct flat_net *net, const struct change *c, const struct fl
 		flat_warn(log, "%s: old connections may go astray", e.msg);
 }
 
+/* A chain of conditions may have been made for a change that then failed. */
+static void take_back(struct flat_net *net)
+{
+	flat_auto_change c = { .owner = "", .unmake = true, .tidy = true };
+	struct flat_err e = { 0 };
+	if (flat_ports_build_chains(&c.rules, &e) == 0)
+		carry_out(net, &c, &e);
+}
+
 int flat_ports_ensure(const struct flat_ports *want, bool *ret_made, const struct flat_log *log,
 		      struct flat_err *err)
 {
 	flat_auto_net *net = NULL;
 	flat_auto_change c = { .want = want, .owner = want->owner };
+	c.side_count = flat_ports_sides(want, c.sides);
 	int r = flat_ports_build_chains(&c.rules, err);
 	if (r >= 0)
 		r = flat_ports_want_elements(want, &c.fresh, err);
@@ -241,8 +336,11 @@ int flat_ports_ensure(const struct flat_ports *want, bool *ret_made, const struc
 		r = flat_nl_open(NETLINK_NETFILTER, &net, err);
 	if (r >= 0)
 		r = carry_out(net, &c, err);
-	if (r < 0)
+	if (r < 0) {
+		if (net && c.side_count)
+			take_back(net);
 		return r;
+	}
 	*ret_made = c.chains_differ;
 	forget(net, &c, log);
 	return 0;
@@ -258,6 +356,10 @@ static int remove_ports(struct change *c, struct flat_net **ret_net, const struc
 		return 0;
 	if (r >= 0)
 		r = flat_ports_may_be_there(net, &e);
+	if (r == 0 && c->tidy) {
+		r = flat_ports_list_sides(net, &c->idle, &e);
+		r = r < 0 ? r : c->idle.count > 0;
+	}
 	if (r > 0)
 		r = carry_out(net, c, &e);
 	if (r < 0 && err)
@@ -281,7 +383,7 @@ int flat_ports_remove(const char *owner, bool unmake, struct flat_net **ret_net,
 
 int flat_ports_sweep(const struct flat_log *log, struct flat_err *err)
 {
-	flat_auto_change c = { 0 };
+	flat_auto_change c = { .tidy = true };
 	return remove_ports(&c, NULL, log, err);
 }
 
@@ -290,6 +392,7 @@ int flat_ports_verify(const struct flat_ports *want, char ret_what[static FLAT_P
 {
 	flat_auto_net *net = NULL;
 	flat_auto_change c = { .want = want };
+	c.side_count = flat_ports_sides(want, c.sides);
 	int r = flat_ports_build_chains(&c.rules, err);
 	if (r >= 0)
 		r = flat_ports_want_elements(want, &c.fresh, err);
@@ -306,6 +409,20 @@ int flat_ports_verify(const struct flat_ports *want, char ret_what[static FLAT_P
 		r = flat_ports_read(net, &c.have, err);
 	if (r < 0)
 		return r;
+	r = look_at_sides(net, &c, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < c.side_count; i++) {
+		if (c.sides[i].there)
+			continue;
+		snprintf(ret_what, FLAT_PORTS_WHAT,
+			 "chain '%s' in table 'inet flatnet' (%s) is missing or changed",
+			 c.sides[i].chain,
+			 c.sides[i].family == AF_INET	 ? "conditionsV4"
+			 : c.sides[i].family == AF_INET6 ? "conditionsV6"
+							 : "markMasqBit");
+		return 0;
+	}
 	for (size_t i = 0; i < c.fresh.count; i++) {
 		const struct flat_ports_element *e = flat_ports_element_at(&c.fresh, i),
 						*found = NULL;

@@ -25,6 +25,7 @@ const struct flat_nft_chain flat_nft_chains[FLAT_NFT_PLACES] = {
 	[FLAT_NFT_FORWARD] = { NFPROTO_INET, "flatnet", "forward", "filter", NF_INET_FORWARD,
 			       NF_IP_PRI_FILTER },
 	[FLAT_NFT_PORTS] = { NFPROTO_INET, "flatnet", "hostports" },
+	[FLAT_NFT_PORTS_MASQUERADE] = { NFPROTO_INET, "flatnet", "hostports_masquerade" },
 	/* one after those of iptables, kube-proxy's and Docker's, whichever came first: the kernel
 	 * stops at the first that has an answer */
 	[FLAT_NFT_PORTS_IN] = { NFPROTO_INET, "flatnet", "hostports_prerouting", "nat",

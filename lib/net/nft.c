@@ -198,7 +198,7 @@ static bool match_starts(const struct nlattr *expressions, const char *prefix)
 	return false;
 }
 
-static bool is_tagged(struct nlattr *const *rule, const char *prefix)
+bool flat_nft_is_tagged(struct nlattr *const *rule, const char *prefix)
 {
 	return (rule[NFTA_RULE_USERDATA] && comment_starts(rule[NFTA_RULE_USERDATA], prefix)) ||
 	       (rule[NFTA_RULE_EXPRESSIONS] && match_starts(rule[NFTA_RULE_EXPRESSIONS], prefix));
@@ -231,8 +231,8 @@ static int parse_rule(const struct nlmsghdr *h, void *elem, void *arg)
 		    !strcmp(c->chain, chain))
 			break;
 	}
-	if (old->place == FLAT_NFT_PLACES || !is_tagged(tb, view->rules->prefix)) {
-		const bool ports = is_tagged(tb, FLAT_NFT_PORTS_TAG);
+	if (old->place == FLAT_NFT_PLACES || !flat_nft_is_tagged(tb, view->rules->prefix)) {
+		const bool ports = flat_nft_is_tagged(tb, FLAT_NFT_PORTS_TAG);
 		view->ports |= ports;
 		view->others += view->reading->family == NFPROTO_INET && !ports;
 		return 0;

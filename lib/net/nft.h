@@ -10,7 +10,8 @@
 enum flat_nft_place {
 	FLAT_NFT_POSTROUTING, /* table inet flatnet */
 	FLAT_NFT_FORWARD,
-	FLAT_NFT_PORTS, /* host ports: see nft-ports.c */
+	FLAT_NFT_PORTS, /* host ports: see nft-ports-chain.c */
+	FLAT_NFT_PORTS_MASQUERADE,
 	FLAT_NFT_PORTS_IN,
 	FLAT_NFT_PORTS_OUT,
 	FLAT_NFT_PORTS_SOURCE,
@@ -111,6 +112,9 @@ struct flat_nft_view {
 struct flat_nl_list;
 int flat_nft_look(struct flat_net *net, const struct flat_nft_rules *rules,
 		  struct flat_nft_view *view, struct flat_nl_list *old, struct flat_err *err);
+/* Does the comment of a rule (NFTA_RULE_*) start like this? */
+struct nlattr;
+bool flat_nft_is_tagged(struct nlattr *const *rule, const char *prefix);
 struct nlmsghdr *flat_nft_header(char *buf, int type, const struct flat_nft_chain *chain);
 int flat_nft_generation(struct flat_net *net, uint32_t *ret_generation, struct flat_err *err);
 /* Tells what the kernel may lack; returns r. */

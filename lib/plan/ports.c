@@ -125,16 +125,30 @@ static const struct flat_json_field fields[] = {
 	FLAT_JSON_END,
 };
 
-/* They are text for iptables or nft, which only these programs can read. */
-static int refuse_conditions(const char *key, const struct flat_json_list *list,
-			     struct flat_err *err)
+/* All of the list must hold, so it is one text, as in the reference plugin. What iptables takes
+ * starts with an option or a "!". */
+static int join_conditions(struct flat_request *req, const char *key,
+			   const struct flat_json_list *list, const char **ret_text,
+			   struct flat_err *err)
 {
-	if (!list->count)
-		return 0;
-	return flat_fail(
-		err, FLAT_CODE_UNSUPPORTED, 0,
-		"%s: [\"%.64s\"%s] is not supported: leave it out, and filter in a table of your own, or chain portmap",
-		key, ((const char *const *)list->items)[0], list->count > 1 ? ", ..." : "");
+	const char *const *parts = list->items;
+	size_t room = 1, n = 0;
+	for (size_t i = 0; i < list->count; i++)
+		room += strlen(parts[i]) + 1;
+	char *text = flat_arena_alloc(&req->arena, room);
+	if (!text)
+		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "%s", key);
+	for (size_t i = 0; i < list->count; i++)
+		n += (size_t)snprintf(text + n, room - n, "%s%s", n && parts[i][0] ? " " : "",
+				      parts[i]);
+	text[n] = '\0';
+	if (text[0] == '-' || text[0] == '!')
+		return flat_fail(
+			err, FLAT_CODE_UNSUPPORTED, 0,
+			"%s: \"%.96s\" is for iptables, and not supported: write it as an nft expression, as \"ip saddr != 192.0.2.0/24\" for \"! -s 192.0.2.0/24\"",
+			key, text);
+	*ret_text = text[strspn(text, " ")] ? text : NULL;
+	return *ret_text ? flat_conditions_check(key, text, err) : 0;
 }
 
 /* Both lists count: the configuration's ports are every pod's. */
@@ -162,7 +176,7 @@ static int join_ports(struct flat_request *req, const struct raw *raw, struct fl
 static int parse(struct flat_request *req, const struct flat_log *log, struct flat_conf *conf,
 		 struct flat_err *err)
 {
-	struct raw raw = { .snat = -1 };
+	struct raw raw = { .snat = -1, .mark_bit = -1 };
 	(void)log;
 	int r = flat_json_decode(req->json, "", fields, &raw, &req->arena, err);
 	if (r < 0)
@@ -170,15 +184,17 @@ static int parse(struct flat_request *req, const struct flat_log *log, struct fl
 	if (raw.set_mark_chain && raw.set_mark_chain[0])
 		return flat_fail(
 			err, FLAT_CODE_UNSUPPORTED, 0,
-			"externalSetMarkChain: \"%.64s\" is not supported: leave it out, host ports need no mark",
+			"externalSetMarkChain: \"%.64s\" is not supported: it is a chain of iptables: leave it out, host ports are masqueraded without, or mark them by markMasqBit",
 			raw.set_mark_chain);
-	r = refuse_conditions("conditionsV4", &raw.conditions4, err);
+	r = join_conditions(req, "conditionsV4", &raw.conditions4, &conf->ports_conditions4, err);
 	if (r >= 0)
-		r = refuse_conditions("conditionsV6", &raw.conditions6, err);
+		r = join_conditions(req, "conditionsV6", &raw.conditions6, &conf->ports_conditions6,
+				    err);
 	if (r < 0)
 		return r;
 	conf->ports_snat = raw.snat != 0;
 	conf->ports_masquerade_all = raw.snat != 0 && raw.masq_all;
+	conf->ports_mark = raw.mark_bit >= 0 ? UINT32_C(1) << raw.mark_bit : 0;
 	return join_ports(req, &raw, conf, err);
 }
 
@@ -294,6 +310,9 @@ static int plan(struct flat_request *req, const struct flat_conf *conf, struct f
 		.items = ports,
 		.snat = conf->ports_snat,
 		.masquerade_all = conf->ports_masquerade_all,
+		.mark = conf->ports_mark,
+		.conditions4 = conf->ports_conditions4,
+		.conditions6 = conf->ports_conditions6,
 	};
 	if (!ports || !a->ports.label)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "portMappings");

@@ -388,6 +388,7 @@ static void test_port_keys(void **state)
 	flat_request_free(&f.req);
 	assert_int_equal(plan("\"masqAll\":true,\"markMasqBit\":0", &f), 0);
 	assert_true(f.conf.ports_masquerade_all);
+	assert_int_equal(f.conf.ports_mark, 1);
 	assert_int_equal(f.a.ports.count, 0);
 	flat_request_free(&f.req);
 }
@@ -416,9 +417,14 @@ static void test_port_faults(void **state)
 		  "\"containerPort\":2}]",
 		  "portMappings: hostPort 1/tcp cannot lead to both containerPort 1 and 2" },
 		{ FLAT_CODE_CONFIG, "\"markMasqBit\":-1", "markMasqBit: -1 is not" },
-		{ FLAT_CODE_UNSUPPORTED, "\"conditionsV4\":[\"a\",\"b\"]",
-		  "conditionsV4: [\"a\", ...] is not supported" },
-		{ FLAT_CODE_UNSUPPORTED, "\"conditionsV6\":[\"a\"]", "conditionsV6: [\"a\"] is" },
+		{ FLAT_CODE_UNSUPPORTED, "\"conditionsV4\":[\"!\",\"-s\",\"192.0.2.0/24\"]",
+		  "conditionsV4: \"! -s 192.0.2.0/24\" is for iptables" },
+		{ FLAT_CODE_CONFIG, "\"conditionsV6\":[\"ip6 saddr ::1\",\"accept\"]",
+		  "conditionsV6: \"ip6 saddr ::1 accept\": \"accept\" says what to do" },
+		{ FLAT_CODE_CONFIG, "\"conditionsV4\":[\"a;b\"]",
+		  "conditionsV4: \"a;b\": character 0x3b has no place" },
+		{ FLAT_CODE_CONFIG, "\"conditionsV4\":[\"a {\"]",
+		  "conditionsV4: \"a {\": a quote or a brace is not closed" },
 		{ FLAT_CODE_UNSUPPORTED, "\"externalSetMarkChain\":\"X\"",
 		  "externalSetMarkChain: \"X\" is not supported" },
 	};
