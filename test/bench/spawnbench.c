@@ -7,7 +7,9 @@
  *
  *	-a, -b    PLUGIN,CONF,CNI_PATH: a plugin (a path, or a name looked up in CNI_PATH), the
  *	          template of its configuration and its CNI_PATH. With both, side A and side B
- *	          take turns, attachment by attachment.
+ *	          take turns, attachment by attachment. A chain is PLUGIN+PLUGIN...,CONF+CONF...:
+ *	          ADD and CHECK run its plugins in this order, DEL the other way round, each with
+ *	          the result of the one before, as libcni does, until one fails.
  *	--floor   a third side, F: the least netlink that makes the same attachment, done here
  *	-n N      attachments that count, on each side (100); with -w at most 1000
  *	-w W      attachments before them that do not count (3): the first one makes the bridge
@@ -30,8 +32,9 @@
  *bootstrap samples of the attachments (pairs stay together).
  *
  * What is timed: from just before posix_spawn to the return of wait4, that is exec, the plugin,
- * what the plugin executes, and exit. Not timed: making the pod namespaces, the pipes and the text
- * for stdin. CPU is user + system time of the plugin and of the children it waited for.
+ * what the plugin executes, and exit; of a chain, from the first to the last. Not timed: making the
+ *pod namespaces, the pipes and the text for stdin. CPU is user + system time of the plugin and of
+ *the children it waited for.
  *
  * Peak memory: at exec the kernel takes the high-water mark of the memory that the process had
  * until then into ru_maxrss, and a child of posix_spawn has its parent's memory until then. So no
@@ -92,6 +95,7 @@ enum {
 	TEXT = 60000,
 	TIMEOUT_MS = 120000,
 	BOOT = 4000,
+	MAXLINKS = 8,
 	NSIDES = 3,
 	NNOTHING = 41
 };
@@ -103,9 +107,13 @@ struct sample {
 }; /* status: exit code, 128 + signal */
 
 struct side {
-	const char *name, *plugin, *conf, *path; /* the floor has no plugin */
-	int go[MAXJ], done;			 /* pipes to the workers, and from all of them */
-	double block_ns[NOPS];			 /* wall time of the counted batches */
+	const char *name, *path;
+	struct {
+		const char *plugin, *conf;
+	} link[MAXLINKS];
+	int links;	       /* of the chain; the floor has none */
+	int go[MAXJ], done;    /* pipes to the workers, and from all of them */
+	double block_ns[NOPS]; /* wall time of the counted batches */
 };
 
 struct shared { /* one mapping for all processes: what the workers report */
@@ -257,8 +265,8 @@ static void spawn(char *const argv[], char *const envp[], const char *in, size_t
 	s->status = WIFEXITED(st) ? WEXITSTATUS(st) : 128 + WTERMSIG(st);
 }
 
-/* One CNI operation on attachment pod. The result of ADD is kept in a file on the side's tmpfs, not
- * in memory. */
+/* One CNI operation on attachment pod, by all plugins of the side. The result of ADD is kept in a
+ * file on the side's tmpfs, not in memory. */
 static void plugin_op(struct side *sd, int op, int pod, struct sample *s)
 {
 	static char tmpl[TEXT], in[TEXT], out[TEXT];
@@ -285,7 +293,6 @@ static void plugin_op(struct side *sd, int op, int pod, struct sample *s)
 		(char *)"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 		NULL
 	};
-	char *argv[] = { (char *)sd->plugin, NULL };
 
 	out[0] = 0;
 	if (op != ADD)
@@ -294,14 +301,26 @@ static void plugin_op(struct side *sd, int op, int pod, struct sample *s)
 		*s = (struct sample){ .status = 255 };
 		return;
 	} /* its ADD failed */
-	slurp(sd->conf, tmpl);
-	size_t n = configuration(tmpl, out, id, pod, in);
-	spawn(argv, envp, in, n, out, s);
-	if (s->status) {
-		if (atomic_fetch_add(&sh->shown, 1) < 3)
-			fprintf(stderr, "spawnbench: %s %s of attachment %d: status %d: %s\n",
-				sd->name, opname[op], pod, s->status, out);
-	} else if (op == ADD) {
+	static char prev[TEXT];
+	memcpy(prev, out, strlen(out) + 1);
+	*s = (struct sample){ 0 };
+	uint64_t t0 = now();
+	for (int i = 0; i < sd->links && !s->status; i++) {
+		const int k = op == DEL ? sd->links - 1 - i : i;
+		char *argv[] = { (char *)sd->link[k].plugin, NULL };
+		struct sample one;
+		slurp(sd->link[k].conf, tmpl);
+		size_t n = configuration(tmpl, op == ADD ? out : prev, id, pod, in);
+		spawn(argv, envp, in, n, out, &one);
+		s->cpu_us += one.cpu_us;
+		s->rss_kb = one.rss_kb > s->rss_kb ? one.rss_kb : s->rss_kb;
+		s->wall_ns = sd->links == 1 ? one.wall_ns : now() - t0;
+		s->status = one.status;
+		if (s->status && atomic_fetch_add(&sh->shown, 1) < 3)
+			fprintf(stderr, "spawnbench: %s %s of attachment %d: %s: status %d: %s\n",
+				sd->name, opname[op], pod, argv[0], s->status, out);
+	}
+	if (op == ADD && !s->status) {
 		int fd = open(res, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 		if (fd < 0 || write(fd, out, strlen(out)) < 0)
 			die("%s: %s", res, strerror(errno));
@@ -542,7 +561,7 @@ static void worker(int k, int go, int done)
 			struct sample *s = o.op == NOTHING ? &sh->nothing[i] : &sh->s[k][o.op][i];
 			if (o.op == NOTHING)
 				nothing(s);
-			else if (side[k].plugin)
+			else if (side[k].links)
 				plugin_op(&side[k], o.op, i, s);
 			else
 				floor_op(o.op, i, s);
@@ -574,7 +593,7 @@ static void keeper(int k, int go[][2], int done)
 	cover("/run/netns", NULL);
 	for (int i = 0; i < nhide; i++)
 		cover(hide[i], NULL);
-	if (statedir && side[k].plugin) {
+	if (statedir && side[k].links) {
 		snprintf(path, sizeof path, "%s/%s", statedir, side[k].name);
 		if (mkdir(path, 0755) && errno != EEXIST)
 			die("%s: %s", path, strerror(errno));
@@ -584,7 +603,7 @@ static void keeper(int k, int go[][2], int done)
 	int e = link_up("lo");
 	if (e)
 		die("lo up: %s", strerror(e));
-	if (!side[k].plugin && (e = floor_setup()))
+	if (!side[k].links && (e = floor_setup()))
 		die("floor: bridge: %s", strerror(e));
 
 	/* the pods: network namespaces held by a bind mount, as a runtime's are */
@@ -711,7 +730,7 @@ static int report_side(int k, int op)
 		double m = median(wall, n);
 		printf(" %8.3f %8.3f %8.3f %8.3f %8.3f", wall[0], m, quantile(wall, n, .95),
 		       wall[n - 1], median(cpu, n));
-		if (side[k].plugin)
+		if (side[k].links)
 			printf(" %8u", rss);
 		else
 			printf(" %8s", "-");
@@ -765,7 +784,7 @@ static void write_raw(void)
 		for (int i = 0; i < W + N; i++)
 			for (int k = 0; k < nsides; k++) {
 				const struct sample *s = &sh->s[k][op][i];
-				if (op == CHECK && (!docheck || !side[k].plugin))
+				if (op == CHECK && (!docheck || !side[k].links))
 					continue;
 				fprintf(f, "%s,%s,%d,%d,%.1f,%u,%u,%d\n", opname[op], side[k].name,
 					i, i >= W, (double)s->wall_ns / 1e3, s->cpu_us, s->rss_kb,
@@ -791,32 +810,44 @@ static int same_as_pid1(const char *ns)
 	return a.st_ino == b.st_ino && a.st_dev == b.st_dev;
 }
 
+static const char *find_plugin(const char *name, const char *path)
+{
+	char found[PATH_MAX];
+	snprintf(found, sizeof found, "%s", name);
+	for (const char *p = path; *p && !strchr(name, '/');) {
+		size_t l = strcspn(p, ":");
+		snprintf(found, sizeof found, "%.*s/%s", (int)l, p, name);
+		if (!access(found, X_OK))
+			break;
+		p += l;
+		p += *p == ':';
+	}
+	if (access(found, X_OK))
+		die("plugin %s: not to be executed, or not in %s", name, path);
+	return strdup(found);
+}
+
 static void parse_side(int k, const char *name, char *arg)
 {
 	char *conf = strchr(arg, ','), *path = conf ? strchr(conf + 1, ',') : NULL;
-	static char found[2][PATH_MAX];
 	static char buf[TEXT];
 	if (!path)
 		die("-%c wants PLUGIN,CONF,CNI_PATH", name[0] | 32);
 	*conf++ = 0;
 	*path++ = 0;
-	if (strchr(arg, '/'))
-		snprintf(found[k], PATH_MAX, "%s", arg);
-	else
-		for (const char *p = path; *p;) {
-			size_t l = strcspn(p, ":");
-			snprintf(found[k], PATH_MAX, "%.*s/%s", (int)l, p, arg);
-			if (!access(found[k], X_OK))
-				break;
-			p += l;
-			p += *p == ':';
-		}
-	if (access(found[k], X_OK))
-		die("plugin %s: not to be executed, or not in %s", arg, path);
-	size_t n = slurp(conf, buf);
-	if (!n || n >= TEXT - 1 || !strrchr(buf, '}'))
-		die("%s: no configuration of a plugin in it", conf);
-	side[k] = (struct side){ .name = name, .plugin = found[k], .conf = conf, .path = path };
+	side[k] = (struct side){ .name = name, .path = path };
+	while (arg && conf) {
+		char *plugin = strsep(&arg, "+"), *file = strsep(&conf, "+");
+		if (side[k].links == MAXLINKS)
+			die("-%c: at most %d plugins", name[0] | 32, MAXLINKS);
+		size_t n = slurp(file, buf);
+		if (!n || n >= TEXT - 1 || !strrchr(buf, '}'))
+			die("%s: no configuration of a plugin in it", file);
+		side[k].link[side[k].links].plugin = find_plugin(plugin, path);
+		side[k].link[side[k].links++].conf = file;
+	}
+	if (arg || conf)
+		die("-%c wants a CONF for each PLUGIN", name[0] | 32);
 }
 
 static void on_signal(int n)
@@ -941,7 +972,7 @@ int main(int argc, char **argv)
 				/* the other way round every other turn: each follows each alike */
 				int k = (turn % 2 ? nsides - 1 - i : i) + turn / 2;
 				k %= nsides;
-				if (op != CHECK || side[k].plugin)
+				if (op != CHECK || side[k].links)
 					batch(k, op, first, last);
 			}
 			first = last;
@@ -964,10 +995,13 @@ int main(int argc, char **argv)
 	uname(&u);
 	printf("kernel %s, %d CPUs, load %.2f before, %.2f after; %d attachments a side after %d, %d worker%s\n",
 	       u.release, get_nprocs(), load0[0], load1[0], N, W, J, J > 1 ? "s" : "");
-	for (int k = 0; k < nsides; k++)
-		printf("%s = %s %s\n", side[k].name,
-		       side[k].plugin ? side[k].plugin : "netlink in this program (floor)",
-		       side[k].conf ? side[k].conf : "");
+	for (int k = 0; k < nsides; k++) {
+		printf("%s =%s", side[k].name,
+		       side[k].links ? "" : " netlink in this program (floor)");
+		for (int i = 0; i < side[k].links; i++)
+			printf(" %s %s", side[k].link[i].plugin, side[k].link[i].conf);
+		putchar('\n');
+	}
 	printf("a child that does nothing: %.3f ms, %u kB (maxrss shows nothing below that)\n\n",
 	       median(w, NNOTHING), rss);
 	printf("%-6s %-4s %5s %6s %8s %8s %8s %8s %8s %8s %8s\n", "", "side", "ok", "failed",
@@ -977,7 +1011,7 @@ int main(int argc, char **argv)
 		if (op == CHECK && !docheck)
 			continue;
 		for (int k = 0; k < nsides; k++)
-			if (op != CHECK || side[k].plugin)
+			if (op != CHECK || side[k].links)
 				bad += report_side(k, op);
 		if (b)
 			report_ratio(op);

@@ -282,6 +282,8 @@ refuse 7 'conditionsV4: "ip" is not a list' 'no list' '"ip"'
 refuse 7 'conditionsV4\[1\]: 7 is not' 'a list with a number' '["counter", 7]'
 refuse 2 'conditionsV4: "! -s 192.0.2.0/24" is for iptables.*write it as an nft expression' 'of iptables' '["!", "-s", "192.0.2.0/24"]'
 refuse 2 'conditionsV6: "-s 2001:db8::/32" is for iptables' 'of iptables, IPv6' '["-s", "2001:db8::/32"]' conditionsV6
+cni ADD c ctr-c eth0 <<<"$(conf "$web" '.conditionsV4 = ["counter"] | .conditionsV6 = ["nonsense"]')"
+cni_fails 7 'conditionsV6: nft does not take "nonsense"' 'refused: the second, when the first is in the kernel already'
 is "$(ruleset)$(pod_ip - c)" "$before" '... and nothing is left of any of them'
 ok 'a quoted name may be any word' adds "$(conf "$web" '.conditionsV4 = ["iifname != \"drop\""]')"
 quick DEL c ctr-c eth0 "$base"
@@ -320,6 +322,10 @@ ok 'the first ADD of a node fails at its end' in_vain "$single"
 is "$(state)" "$bare" '... and leaves nothing'
 cni ADD c ctr-c eth0 <<<"$(jq -c '.conditionsV4 = ["ip saddr nonsense"]' <<<"$single")"
 cni_fails 7 'conditionsV4' '... or at its conditions'
+is "$(state)" "$bare" '... and leaves nothing'
+double=$(jq -c '.ipam = {ranges: [[{subnet: "10.244.1.0/24"}], [{subnet: "fd00:10:244:1::/64"}]]} | .conditionsV6 = ["nonsense"]' <<<"$single")
+cni ADD c ctr-c eth0 <<<"$double"
+cni_fails 7 'conditionsV6' '... or at the second of two'
 is "$(state)" "$bare" '... and leaves nothing'
 
 done_testing
