@@ -190,7 +190,8 @@ static const struct flat_json_field ipam_fields[] = {
 	{ "rangeStart", FLAT_JSON_IP, offsetof(struct input, single.start) },
 	{ "rangeEnd", FLAT_JSON_IP, offsetof(struct input, single.end) },
 	{ "gateway", FLAT_JSON_IP, offsetof(struct input, single.gateway) },
-	{ "ranges", FLAT_JSON_CUSTOM, offsetof(struct input, ranges), .decode = decode_sets },
+	{ "ranges", FLAT_JSON_CUSTOM, offsetof(struct input, ranges), .table = range_fields,
+	  .decode = decode_sets },
 	{ "routes", FLAT_JSON_OBJECT_LIST, offsetof(struct input, routes), .max = FLAT_MAX_ROUTES,
 	  .table = flat_route_fields, .elem_size = sizeof(struct flat_route),
 	  .init = flat_route_init },
@@ -199,7 +200,7 @@ static const struct flat_json_field ipam_fields[] = {
 
 static const struct flat_json_field runtime_fields[] = {
 	{ "ipRanges", FLAT_JSON_CUSTOM, offsetof(struct input, runtime_ranges),
-	  .decode = decode_runtime_ranges },
+	  .table = range_fields, .decode = decode_runtime_ranges },
 	{ "ips", FLAT_JSON_CUSTOM, offsetof(struct input, runtime_ips), .decode = decode_ips },
 	FLAT_JSON_END,
 };
@@ -214,7 +215,7 @@ static const struct flat_json_field args_fields[] = {
 	FLAT_JSON_END,
 };
 
-static const struct flat_json_field fields[] = {
+const struct flat_json_field flat_ipam_fields[] = {
 	{ "ipam", FLAT_JSON_OBJECT, 0, .table = ipam_fields },
 	{ "runtimeConfig", FLAT_JSON_OBJECT, 0, .table = runtime_fields },
 	{ "args", FLAT_JSON_OBJECT, 0, .table = args_fields },
@@ -427,7 +428,7 @@ int flat_ipam_conf_parse(struct flat_request *req, const struct flat_json_list *
 {
 	struct input in = { 0 };
 	struct flat_ipam_conf conf = { .data_dir = FLAT_IPAM_DATA_DIR };
-	int r = flat_json_decode(req->json, "", fields, &in, &req->arena, err);
+	int r = flat_json_decode(req->json, "", flat_ipam_fields, &in, &req->arena, err);
 	if (r < 0)
 		return r;
 	if (in.data_dir && in.data_dir[0])

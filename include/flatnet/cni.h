@@ -79,7 +79,8 @@ struct flat_json_field {
 			     holds, at most 2^53); lists: max = most items (0: 4096) */
 	size_t offset2;	  /* where not 0: a bool that is set when the key is given */
 	const struct flat_json_field
-		*table;	  /* OBJECT, OBJECT_LIST; ends with a field without key */
+		*table;	  /* OBJECT, OBJECT_LIST; ends with a field without key. CUSTOM: what
+			     `decode` takes the objects in it by, for those who list keys */
 	size_t elem_size; /* OBJECT_LIST */
 	int (*init)(
 		void *elem); /* OBJECT_LIST: sets the defaults of a zeroed element; may be NULL */
@@ -222,6 +223,9 @@ int flat_command_parse(const char *text, enum flat_command *ret_command, struct 
 int flat_request_parse(const struct flat_env *env, const char *text, size_t len,
 		       struct flat_request *ret_req, struct flat_err *err);
 void flat_request_free(struct flat_request *req);
+/* The tables of the keys that every plugin has, but for those of the protocol itself (cniVersion,
+ * prevResult, cni.dev/...); NULL after the last. */
+const struct flat_json_field *flat_request_table(size_t i);
 
 /* May `text` be a container ID / network name: ^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$ (CNI spec section 2)?
  */

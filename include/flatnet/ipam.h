@@ -50,6 +50,7 @@ struct flat_ipam_conf {
  * list of lists. */
 int flat_ipam_conf_parse(struct flat_request *req, const struct flat_json_list *subnets,
 			 struct flat_ipam_conf *ret_conf, struct flat_err *err);
+extern const struct flat_json_field flat_ipam_fields[]; /* the keys that it reads */
 /* Does the configuration name a range of its own (ipam.subnet, ipam.ranges or
  * runtimeConfig.ipRanges)? */
 bool flat_ipam_conf_has_range(const struct flat_request *req);

@@ -119,6 +119,9 @@ struct flat_conf {
  * is not supported, 11 while the node's subnet is not known yet. */
 int flat_conf_parse(struct flat_request *req, const struct flat_host *host, struct flat_net *net,
 		    const struct flat_log *log, struct flat_conf *ret_conf, struct flat_err *err);
+/* The tables of all keys that a configuration of type flatnet may have, one after the other, NULL
+ * after the last. A key may be in several: runtimeConfig is. */
+const struct flat_json_field *flat_conf_table(size_t i);
 /* The little that DEL and GC need, and that must work whatever has become of the rest: bridge, kind
  * of IPAM, data directory. */
 void flat_conf_parse_lenient(struct flat_request *req, struct flat_conf *ret_conf);
@@ -315,6 +318,6 @@ int flat_attachment_sweep(struct flat_net *net, const char *network,
  * features. Returns how many such things it removed. */
 int flat_features_sweep(struct flat_net *net, const struct flat_log *log, struct flat_err *err);
 
-/* Features by number, NULL after the last; for whoever lists their keys. */
+/* Features by number, NULL after the last. */
 struct flat_feature;
 const struct flat_feature *flat_feature_at(size_t i);

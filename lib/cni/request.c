@@ -233,16 +233,33 @@ struct basics {
 	const char *name, *type, *ipam_type;
 };
 
+static const struct flat_json_field name_fields[] = {
+	{ "name", FLAT_JSON_STRING, offsetof(struct basics, name) },
+	{ "type", FLAT_JSON_STRING, offsetof(struct basics, type) },
+	FLAT_JSON_END,
+};
+
+static const struct flat_json_field ipam_type_fields[] = {
+	{ "type", FLAT_JSON_STRING, offsetof(struct basics, ipam_type) },
+	FLAT_JSON_END,
+};
+
+static const struct flat_json_field ipam_fields[] = {
+	{ "ipam", FLAT_JSON_OBJECT, 0, .table = ipam_type_fields },
+	FLAT_JSON_END,
+};
+
+const struct flat_json_field *flat_request_table(size_t i)
+{
+	static const struct flat_json_field *const tables[] = { name_fields, ipam_fields };
+	return i < FLAT_LEN(tables) ? tables[i] : NULL;
+}
+
 static int parse_names(struct flat_request *req, struct flat_err *err)
 {
-	static const struct flat_json_field fields[] = {
-		{ "name", FLAT_JSON_STRING, offsetof(struct basics, name) },
-		{ "type", FLAT_JSON_STRING, offsetof(struct basics, type) },
-		FLAT_JSON_END,
-	};
 	struct basics basics = { 0 };
 	char quoted[FLAT_QUOTE];
-	int r = flat_json_decode(req->json, "", fields, &basics, &req->arena, err);
+	int r = flat_json_decode(req->json, "", name_fields, &basics, &req->arena, err);
 	if (r < 0)
 		return r;
 	if (is_blank(basics.type) && flat_json_get(req->json, "plugins"))
@@ -272,16 +289,8 @@ static int parse_names(struct flat_request *req, struct flat_err *err)
 
 static int parse_ipam(struct flat_request *req, struct flat_err *err)
 {
-	static const struct flat_json_field ipam_fields[] = {
-		{ "type", FLAT_JSON_STRING, offsetof(struct basics, ipam_type) },
-		FLAT_JSON_END,
-	};
-	static const struct flat_json_field fields[] = {
-		{ "ipam", FLAT_JSON_OBJECT, 0, .table = ipam_fields },
-		FLAT_JSON_END,
-	};
 	struct basics basics = { 0 };
-	int r = flat_json_decode(req->json, "", fields, &basics, &req->arena, err);
+	int r = flat_json_decode(req->json, "", ipam_fields, &basics, &req->arena, err);
 	if (r < 0)
 		return r;
 	req->has_ipam = flat_json_get(req->json, "ipam") != NULL;

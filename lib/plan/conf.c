@@ -150,6 +150,21 @@ static const struct flat_json_field conf_fields[] = {
 	FLAT_JSON_END,
 };
 
+const struct flat_json_field *flat_conf_table(size_t i)
+{
+	const struct flat_json_field *const own[] = { conf_fields, flat_annotation_fields,
+						      flat_ipam_fields };
+	size_t names = 0;
+	while (flat_request_table(names))
+		names++;
+	if (i < names)
+		return flat_request_table(i);
+	if (i - names < FLAT_LEN(own))
+		return own[i - names];
+	const struct flat_feature *feature = flat_feature_at(i - names - FLAT_LEN(own));
+	return feature ? feature->fields : NULL;
+}
+
 /* Of these, what DEL and GC need. */
 static const struct flat_json_field vlan_fields[] = {
 	{ .key = "isGateway", RAW(FLAT_JSON_TRISTATE, is_gateway) },
