@@ -234,7 +234,13 @@ gc_after_netns() {
 	netns_gone && gc ctr-b
 }
 gc_blind() {
-	netns_gone && CNI_COMMAND=GC CNI_PATH=$FLAT_BIN "$FLAT_BIN/flatnet" <<<"$base"
+	CNI_COMMAND=GC CNI_PATH=$FLAT_BIN "$FLAT_BIN/flatnet" <<<"$base"
+}
+gc_blind_after_netns() {
+	netns_gone && gc_blind
+}
+gc_by_name() { # GC...: with nothing left that tells of the pod
+	netns_gone && grep -l ctr-a "$store"/pods/10.* "$store"/pods/fd00* | xargs rm && "$@"
 }
 failed_late() { # nobody takes the result
 	quick DEL a ctr-a eth0 "$base" && ! quick ADD a ctr-a eth0 "$both" >/dev/full
@@ -251,7 +257,9 @@ gone 'DEL after the namespace' netns_first
 gone 'DEL twice' twice
 gone 'GC that does not know the pod' gc ctr-b
 gone 'GC after the namespace' gc_after_netns
-gone 'GC without a list, after the namespace' gc_blind
+gone 'GC without a list, after the namespace' gc_blind_after_netns
+gone 'GC, when not even a reservation tells of the pod' gc_by_name gc ctr-b
+gone 'GC without a list, likewise' gc_by_name gc_blind
 gone 'an ADD whose result nobody takes' failed_late
 gone 'an ADD beside an IFB that a dead one left' left_over
 ok 'GC that knows them all' gc ctr-b
