@@ -114,12 +114,14 @@ static void queue_redirect(struct flat_net *net, int index, int ifb)
 		      ifb);
 }
 
-/* Who was told to shape and cannot must say what is missing. */
+/* Who was told to shape and cannot must say what is missing. The kernel names it at best as
+ * "unknown". */
 static int explain(struct flat_err *err, int r)
 {
 	if (!err || (r != -EOPNOTSUPP && r != -ENOENT))
 		return r;
 	err->code = FLAT_CODE_UNSUPPORTED;
+	err->details[0] = '\0';
 	return flat_detail(
 		err,
 		"bandwidth needs ifb, sch_tbf, sch_ingress, cls_u32 and act_mirred of the kernel: `modprobe -a` them, or leave it out");
