@@ -40,8 +40,13 @@ static const double poll_every = 0.5; /* sysctls: nobody tells when they change 
 static const double save_after = 2;
 static const double retry_min = 0.25, retry_max = 15;
 enum {
-	AT_ONCE = 3,	   /* passes of a row that wait for nothing */
-	SHARE = 4,	   /* the others may take 1/(1+SHARE) of the time */
+	AT_ONCE = 3,  /* passes of a row that wait for nothing */
+	SHARE = 4,    /* the others may take 1/(1+SHARE) of the time ... */
+	PATIENCE = 8, /* ... and from then on wait longer each time */
+	/* The same of those that the source alone asks for: nodes that come one after the other are
+	 * not somebody who fights. */
+	TOLD_SHARE = 1,
+	TOLD_PATIENCE = 64,
 	SAVE_AT_ONCE = 64, /* nodes */
 };
 
@@ -159,14 +164,17 @@ static void want_save(struct flat_agent *a)
 }
 
 /* When the next pass may start at the earliest. */
-static void rest(struct flat_agent *a, double start, double end)
+static void rest(struct flat_agent *a, unsigned dirty, double start, double end)
 {
+	const bool told = dirty == FLAT_DIRTY_NODES;
+	const unsigned share = told ? TOLD_SHARE : SHARE;
+	const unsigned patience = told ? TOLD_PATIENCE : PATIENCE;
 	a->row = start - a->last_end < calm ? a->row + 1 : 0;
 	a->last_end = end;
 	const unsigned more = a->row > AT_ONCE ? a->row - AT_ONCE : 0;
-	double gap = (end - start) * (more < SHARE ? more : SHARE);
-	if (a->row > 8)
-		gap += 0.01 * (a->row - 8);
+	double gap = (end - start) * (more < share ? more : share);
+	if (a->row > patience)
+		gap += 0.01 * (a->row - patience);
 	a->earliest = end + (gap < longest_gap ? gap : longest_gap);
 }
 
@@ -184,7 +192,7 @@ static void run(struct flat_agent *a)
 	int r = flat_reconcile_run(a->reconcile, dirty, &later, &e);
 	const double end = now();
 	a->passing = false;
-	rest(a, start, end);
+	rest(a, dirty, start, end);
 	if (a->overheard)
 		want_pass(a, a->overheard, coalesce);
 	a->overheard = 0;
