@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to conf.c, conf-flags.c and conf-settle.c. The configuration comes in three steps: the
+ * Private to conf.c and conf-*.c. The configuration comes in three steps: the
  * file fills `struct flat_raw` by tables, the flags that are given take the place of values there,
  * and the settle functions make of it what everybody else sees. A fault names the flag where a flag
  * said it, else the key.
@@ -97,3 +97,40 @@ const char *flat_raw_place(const struct flat_raw *raw, int opt, const char *key)
 /* Defaults, checks and cures, subject by subject; ret_conf's arena has the texts. */
 int flat_raw_settle(struct flat_raw *raw, const struct flat_agent_env *env,
 		    struct flat_agent_conf *ret_conf, struct flat_err *err);
+
+/* ---- conf-check.c -------------------------------------------------------------------------------
+ * All of code 7; place is what the fault calls the value.
+ */
+
+/* "PLACE: what is wrong" */
+int flat_conf_refuse(struct flat_err *err, const char *place, const char *fmt, ...)
+	FLAT_PRINTF(3, 4);
+/* One of count words; NULL: the first. */
+int flat_conf_choose(const char *place, const char *text, const char *const *words, size_t count,
+		     int *ret_index, struct flat_err *err);
+/* An absolute path of a file; NULL and "" stay as they are. */
+int flat_conf_check_path(const char *place, const char *path, struct flat_err *err);
+int flat_conf_check_ifname(const char *place, const char *name, struct flat_err *err);
+/* Can a packet be sent there from another host? */
+bool flat_conf_is_reachable(const struct flat_ip *ip);
+bool flat_conf_has_host_bits(const struct flat_prefix *prefix);
+int flat_conf_check_prefix(const char *place, const struct flat_prefix *prefix,
+			   struct flat_err *err);
+/* https://HOST[:PORT], without more. */
+int flat_conf_check_url(const char *place, const char *url, struct flat_err *err);
+
+/* ---- conf-source.c, for conf-settle.c -----------------------------------------------------------
+ */
+
+struct flat_settle {
+	struct flat_raw *raw;
+	const struct flat_agent_env *env;
+	struct flat_agent_conf *conf;
+};
+int flat_settle_source(struct flat_settle *settle, struct flat_err *err);
+/* These after the cluster: they are held against it. */
+int flat_settle_file(struct flat_settle *settle, struct flat_err *err);
+int flat_settle_etcd(struct flat_settle *settle, struct flat_err *err);
+int flat_settle_kubernetes(struct flat_settle *settle, struct flat_err *err);
+/* Is the prefix within the flat network? */
+bool flat_settle_covers(const struct flat_cluster_conf *cluster, const struct flat_prefix *prefix);
