@@ -415,6 +415,9 @@ struct flat_ports {
 	bool snat;	     /* to itself, and from the node's loopback: with the node's address */
 	bool masquerade_all; /* from anywhere */
 	uint32_t mark;	     /* these bits are set in the mark of what is masqueraded; 0: none */
+	/* from the node's ::1, too; of all ports of the node, as whoever came last says it. Where
+	 * an answer cannot find back, such a connection is left alone, and so refused at once. */
+	bool loopback6;
 	/* nft expressions, of connections that may use the ports at all; NULL: all */
 	const char *conditions4, *conditions6;
 };

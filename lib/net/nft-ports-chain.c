@@ -5,7 +5,7 @@
  *all.
  *
  *	chain hostports_prerouting, hostports_output {
- *		ip6 daddr ::1 return			only in hostports_output
+ *		ip6 daddr ::1 return			only in hostports_output; see below
  *		fib daddr type local jump hostports
  *	}
  *	chain hostports {
@@ -36,10 +36,14 @@
  * neighbour would take the short way over the bridge, so these get the node's address.
  *
  * That the kernel takes an answer for 127.0.0.1 from a bridge (route_localnet) means that it takes
- * anything else for it, too; the guard is there for that. For ::1 it takes nothing that comes from
- * another link (rt6_need_strict() in net/ipv6/route.c), so such a connection could only wait for
- * its time-out. It is left alone, and refused at once; who asks for "localhost" goes on to
- * 127.0.0.1.
+ * anything else for it, too; the guard is there for that.
+ *
+ * An answer for ::1 has two things in its way. The route to ::1 must be by the link that it came
+ * from (rt6_need_strict() in net/ipv6/route.c): a route of the bridge's own does it. And what says
+ * ::1 when it comes is dropped (ip6_rcv_core() in net/ipv6/ip6_input.c), which is before NAT has
+ * made it ::1, unless br_netfilter has NAT done by the bridge, earlier. Then such a connection
+ *could only wait for its time-out, so it is left alone, and refused at once; who asks for
+ *"localhost" goes on to 127.0.0.1.
  */
 #include "nft-ports.h"
 
@@ -201,7 +205,7 @@ static void build_source(struct flat_nft_builder *b, int family, enum from from)
 	const uint32_t second = v4 ? (uint32_t)REG_SECOND4 : NFT_REG_2;
 	struct flat_nft_rule r = flat_nft_begin_rule(FLAT_NFT_PORTS_SOURCE, family);
 	if (from == FROM_LOOPBACK)
-		flat_nft_add_address(&r, true, NFT_CMP_EQ, &loopback4);
+		flat_nft_add_address(&r, true, NFT_CMP_EQ, v4 ? &loopback4 : &loopback6);
 	if (from == FROM_NEIGHBOUR) { /* where it came in is known here since Linux 5.7 */
 		add_meta_to(&r, NFT_META_IIFNAME, NFT_REG_1);
 		add_meta_to(&r, NFT_META_OIFNAME, NFT_REG_2);
@@ -246,7 +250,7 @@ static void build_guard(struct flat_nft_builder *b)
 	flat_nft_end_rule(b, &r);
 }
 
-int flat_ports_build_chains(struct flat_nft_rules *ret_rules, struct flat_err *err)
+int flat_ports_build_chains(bool to_loopback6, struct flat_nft_rules *ret_rules, struct flat_err *err)
 {
 	static const struct {
 		enum flat_ports_set set;
@@ -263,13 +267,14 @@ int flat_ports_build_chains(struct flat_nft_rules *ret_rules, struct flat_err *e
 		build_port(&b, ports[i].set, ports[i].addressed);
 	build_masquerade(&b);
 	build_jump(&b, FLAT_NFT_PORTS_IN);
-	build_no_loopback6(&b);
+	if (!to_loopback6)
+		build_no_loopback6(&b);
 	build_jump(&b, FLAT_NFT_PORTS_OUT);
 	flat_nft_build_mark(&b, FLAT_NFT_PORTS_SOURCE);
 	build_status(&b);
 	for (int from = 0; from < FROMS; from++) {
 		build_source(&b, AF_INET, (enum from)from);
-		if (from != FROM_LOOPBACK)
+		if (from != FROM_LOOPBACK || to_loopback6)
 			build_source(&b, AF_INET6, (enum from)from);
 	}
 	build_guard(&b);

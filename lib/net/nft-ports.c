@@ -319,7 +319,7 @@ static void take_back(struct flat_net *net)
 {
 	flat_auto_change c = { .owner = "", .unmake = true, .tidy = true };
 	struct flat_err e = { 0 };
-	if (flat_ports_build_chains(&c.rules, &e) == 0)
+	if (flat_ports_build_chains(false, &c.rules, &e) == 0)
 		carry_out(net, &c, &e);
 }
 
@@ -329,7 +329,7 @@ int flat_ports_ensure(const struct flat_ports *want, bool *ret_made, const struc
 	flat_auto_net *net = NULL;
 	flat_auto_change c = { .want = want, .owner = want->owner };
 	c.side_count = flat_ports_sides(want, c.sides);
-	int r = flat_ports_build_chains(&c.rules, err);
+	int r = flat_ports_build_chains(want->loopback6, &c.rules, err);
 	if (r >= 0)
 		r = flat_ports_want_elements(want, &c.fresh, err);
 	if (r >= 0)
@@ -377,7 +377,7 @@ int flat_ports_remove(const char *owner, bool unmake, struct flat_net **ret_net,
 		      const struct flat_log *log, struct flat_err *err)
 {
 	flat_auto_change c = { .owner = owner, .unmake = unmake };
-	int r = unmake ? flat_ports_build_chains(&c.rules, err) : 0;
+	int r = unmake ? flat_ports_build_chains(false, &c.rules, err) : 0;
 	return r < 0 ? r : remove_ports(&c, ret_net, log, err);
 }
 
@@ -393,7 +393,7 @@ int flat_ports_verify(const struct flat_ports *want, char ret_what[static FLAT_P
 	flat_auto_net *net = NULL;
 	flat_auto_change c = { .want = want };
 	c.side_count = flat_ports_sides(want, c.sides);
-	int r = flat_ports_build_chains(&c.rules, err);
+	int r = flat_ports_build_chains(want->loopback6, &c.rules, err);
 	if (r >= 0)
 		r = flat_ports_want_elements(want, &c.fresh, err);
 	if (r >= 0)

@@ -6,6 +6,7 @@
 #include "plan-internal.h"
 
 #include <errno.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,10 +62,9 @@ static int decode_host_ip(struct flat_json_decoder *d, const struct flat_json *v
 {
 	static const struct flat_json_field field = { .type = FLAT_JSON_IP };
 	const char *text = flat_json_text(value);
-	struct flat_ip ip = { 0 }, loopback = { 0 };
+	struct flat_ip ip = { 0 };
 	if (text && !text[0])
 		return 0;
-	flat_ip_parse("::1", &loopback);
 	int r = flat_json_decode_value(d, value, &field, &ip, err);
 	if (r < 0)
 		return r;
@@ -73,11 +73,6 @@ static int decode_host_ip(struct flat_json_decoder *d, const struct flat_json *v
 				       "%s is a multicast or broadcast address: give one of this "
 				       "node's, or leave it out for all of them",
 				       text);
-	if (flat_ip_equal(&ip, &loopback))
-		return flat_json_fault(
-			d, err,
-			"::1 cannot be had: the kernel takes no answer for it from a "
-			"bridge: use 127.0.0.1");
 	*(struct flat_ip *)target = ip;
 	return 0;
 }
@@ -324,40 +319,125 @@ static int plan(struct flat_request *req, const struct flat_conf *conf, struct f
 	return 0;
 }
 
+static const struct flat_prefix loopback6 = { .ip = { AF_INET6, { [15] = 1 } }, .len = 128 };
+
+/* Can an answer for ::1 come from a bridge? Not where br_netfilter has NAT done by the bridge: the
+ * kernel would take the packet for a forged one (see nft-ports-chain.c). */
+static bool can_loopback6(void)
+{
+	char value[8];
+	int r = flat_sysctl_get("net/bridge/bridge-nf-call-ip6tables", value, sizeof value, NULL);
+	return r < 0 || !strcmp(value, "0");
+}
+
+static struct flat_net_route loopback6_route(int index)
+{
+	return (struct flat_net_route){
+		/* the kernel knows one route for each metric, and lo's has 0 */
+		.route = { .dst = loopback6,
+			   .table = RT_TABLE_LOCAL,
+			   .priority = 1024 + (uint32_t)index,
+			   .scope = -1 },
+		.oif = index,
+		.protocol = FLAT_RTPROT,
+		.type = RTN_LOCAL,
+	};
+}
+
+static bool wants_loopback6(const struct flat_attachment *a)
+{
+	for (size_t i = 0; i < a->ports.count; i++)
+		if (a->ports.items[i].host.family == AF_INET6)
+			return a->ports.snat;
+	return false;
+}
+
+/* An answer for ::1 may come from the bridge. */
+static int ensure_loopback6(const struct flat_attachment *a, struct flat_net *net, bool possible,
+			    struct flat_err *err)
+{
+	int index = 0;
+	for (size_t i = 0; i < a->ports.count && !possible; i++)
+		if (flat_ip_equal(&a->ports.items[i].host, &loopback6.ip))
+			return flat_fail(
+				err, FLAT_CODE_UNSUPPORTED, 0,
+				"portMappings: hostIP ::1 of hostPort %u is not supported while net.bridge.bridge-nf-call-ip6tables is 1: use 127.0.0.1",
+				a->ports.items[i].port);
+	if (!possible || !wants_loopback6(a))
+		return 0;
+	int r = flat_link_find_index(net, a->gateway.name, &index, err);
+	if (r <= 0)
+		return r;
+	const struct flat_net_route route = loopback6_route(index);
+	flat_route_add(net, &route, false, FLAT_EXISTS_OK | FLAT_UNSUPPORTED_OK);
+	return flat_net_commit(net, err);
+}
+
 /* While the link is there: it stands for them. */
 static int apply(const struct flat_attachment *a, struct flat_net *net, int netns_fd,
 		 struct flat_applied *applied, const struct flat_log *log, struct flat_err *err)
 {
+	struct flat_ports want = a->ports;
 	int r = 0;
-	(void)net;
 	(void)netns_fd;
 	if (!a->ports.count)
 		return 0;
+	want.loopback6 = can_loopback6();
 	/* a packet from 127.0.0.1 may leave by this link, and its answer come back */
 	if (a->ports_loopback)
 		r = flat_link_set_sysctl("ipv4", a->gateway.name, "route_localnet", "1", err);
+	if (r >= 0)
+		r = ensure_loopback6(a, net, want.loopback6, err);
 	if (r < 0)
 		return r;
 	applied->features |= FLAT_FEATURE_PORTS;
-	r = flat_ports_ensure(&a->ports, &applied->port_chains_made, log, err);
+	r = flat_ports_ensure(&want, &applied->port_chains_made, log, err);
 	return r < 0 ? r : 0;
+}
+
+static int find_loopback6(void *arg, const struct flat_net_route *route)
+{
+	bool *found = arg;
+	*found = *found || (route->type == RTN_LOCAL && route->route.dst.len == 128 &&
+			    flat_ip_equal(&route->route.dst.ip, &loopback6.ip));
+	return 0;
+}
+
+static int verify_loopback6(const struct flat_attachment *a, struct flat_net *net,
+			    struct flat_err *err)
+{
+	bool found = false;
+	int index = 0;
+	int r = flat_link_find_index(net, a->gateway.name, &index, err);
+	if (r > 0)
+		r = flat_route_each(net, AF_INET6, index, 0, RT_TABLE_LOCAL, find_loopback6, &found,
+				    err);
+	if (r >= 0 && !found)
+		return flat_fail(
+			err, FLAT_CODE_MISMATCH, 0,
+			"the route by which [::1] gets answers from '%s' is missing: `ip -6 route add local ::1 dev %s metric %u`",
+			a->gateway.name, a->gateway.name, 1024U + (unsigned)index);
+	return r;
 }
 
 static int verify(const struct flat_attachment *a, struct flat_net *net, int netns_fd,
 		  struct flat_err *err)
 {
+	struct flat_ports want = a->ports;
 	char path[64], what[FLAT_PORTS_WHAT];
 	int r = 0;
-	(void)net;
 	(void)netns_fd;
 	if (!a->ports.count)
 		return 0;
+	want.loopback6 = can_loopback6();
 	if (a->ports_loopback) {
 		snprintf(path, sizeof path, "net/ipv4/conf/%s/route_localnet", a->gateway.name);
 		r = flat_verify_sysctl(path, "1", err);
 	}
+	if (r >= 0 && want.loopback6 && wants_loopback6(a))
+		r = verify_loopback6(a, net, err);
 	if (r >= 0) {
-		r = flat_ports_verify(&a->ports, what, err);
+		r = flat_ports_verify(&want, what, err);
 		if (r == 0)
 			return flat_fail(err, FLAT_CODE_MISMATCH, 0, "%s", what);
 	}

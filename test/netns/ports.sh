@@ -103,8 +103,41 @@ is "$(ask out - tcp 2001:db8::2 8053 || echo none)" 'dns 2001:db8::9' 'hostIP, I
 fails 'another address than hostIP does not lead there' ask out - tcp 192.0.2.1 8053
 fails '... nor an IPv6 one' ask out - tcp 2001:db8::1 8053
 fails '... nor 127.0.0.1' ask - - tcp 127.0.0.1 8053
-fails '[::1] does not lead there' ask - - tcp ::1 8080
-like "$(timeout 2 bash -c 'exec 3<>/dev/tcp/::1/8080' 2>&1 || :)" refused '... and says so at once'
+
+# [::1]: where NAT is done before the kernel looks for forged packets, no answer gets through.
+if sysctl -q -w net.bridge.bridge-nf-call-ip6tables=1 2>/dev/null; then
+	cni ADD c ctr-c eth0 <<<"$(with_ports "$(ports "$(port 9 9)")")"
+	fails '[::1] does not lead there, where br_netfilter is on' ask - - tcp ::1 8080
+	like "$(timeout 2 bash -c 'exec 3<>/dev/tcp/::1/8080' 2>&1 || :)" refused '... and says so at once'
+	quick DEL c ctr-c eth0 "$base"
+	cni ADD c ctr-c eth0 <<<"$(with_ports "$(ports "$(port 9 9 tcp ::1)")")"
+	cni_fails 2 'hostIP ::1 of hostPort 9 is not supported while net.bridge.bridge-nf-call-ip6tables is 1' '... as a hostIP it is refused'
+	sysctl -q -w net.bridge.bridge-nf-call-ip6tables=0
+	cni CHECK a ctr-a eth0 <<<"$(with_prev "$both" "$result")"
+	cni_fails 103 'chains of host ports|route by which' '... CHECK tells when that has changed'
+fi
+cni ADD c ctr-c eth0 <<<"$(with_ports "$(ports "$(port 8054 53 tcp ::1)" "$(port 8054 53 udp ::1)")")"
+cni_ok 'hostIP ::1, where br_netfilter is off'
+serve - c six 53
+reach 'from the node, [::1]' 'web fd00:10:244:1::1' - - ::1 8080
+reach 'hostIP ::1' 'six fd00:10:244:1::1' - - ::1 8054
+fails '... does not lead there from outside' ask out - tcp 2001:db8::1 8054
+cni CHECK a ctr-a eth0 <<<"$(with_prev "$both" "$result")"
+cni_ok '... CHECK agrees'
+ip -6 route del local ::1 dev cni0
+fails '... no answer gets through without the route of the bridge' ask - - tcp ::1 8080
+cni CHECK a ctr-a eth0 <<<"$(with_prev "$both" "$result")"
+cni_fails 103 'route by which \[::1\] gets answers' '... CHECK misses it'
+quick DEL c ctr-c eth0 "$base"
+del_pod - c
+make_pod - c
+quick ADD c ctr-c eth0 "$(with_ports "$(ports "$(port 9 9)")")" >/dev/null
+reach '... and the next ADD with a port brings it back' 'web fd00:10:244:1::1' - - ::1 8080
+quick DEL c ctr-c eth0 "$base"
+sysctl -q -w net.bridge.bridge-nf-call-ip6tables=1 2>/dev/null || :
+quick ADD c ctr-c eth0 "$(with_ports "$(ports "$(port 9 9)")")" >/dev/null
+quick DEL c ctr-c eth0 "$base"
+chains=$(nft -s list table inet flatnet | sed '/elements = {/,/}/d')
 # a port that is not on the node is none of ours
 on out ip route add 198.51.100.0/24 via 192.0.2.1
 serve out - far 8080
@@ -160,6 +193,17 @@ else
 	skip_kernel 'SCTP from outside' 'conntrack does not know SCTP'
 fi
 quick DEL c ctr-c eth0 "$base"
+
+# What is for ::1 and comes from a pod is never taken, whatever the routes.
+serve - - own6 9998
+pod_exec - b ip -6 route del local ::1 dev lo table local
+pod_exec - b ip -6 route add ::1/128 via fd00:10:244:1::1
+like "$(ask - - tcp ::1 9998 || echo none)" '^own6 .*::1$' 'a service on ::1 is for the node'
+dropped=$(sed -n 's/^Ip6InHdrErrors[[:space:]]*//p' /proc/net/snmp6)
+fails '... and a pod does not reach it by that address' ask - b tcp ::1 9998
+cmp_ok "$(sed -n 's/^Ip6InHdrErrors[[:space:]]*//p' /proc/net/snmp6)" -gt "$dropped" '... its packets came, and were dropped'
+pod_exec - b ip -6 route del ::1/128 via fd00:10:244:1::1
+pod_exec - b ip -6 route add local ::1 dev lo table local
 
 # The loopback of the node is its own, though the bridge may bring answers for it.
 is "$(sysctl_of net/ipv4/conf/cni0/route_localnet)" 1 'answers for 127.0.0.1 may come from the bridge'
@@ -404,7 +448,6 @@ bad 'portMappings\[1\]\.containerPort: missing' 'no containerPort' '{"hostPort":
 bad 'portMappings\[1\]\.protocol: "icmp" is not "tcp", "udp" or "sctp"' 'protocol icmp' "$(port 80 80 icmp)"
 bad 'portMappings\[1\]\.hostIP: "localhost" is not an IP address' 'hostIP localhost' "$(port 80 80 tcp localhost)"
 bad 'portMappings\[1\]\.hostIP: 224\.0\.0\.1 is a multicast' 'hostIP 224.0.0.1' "$(port 80 80 tcp 224.0.0.1)"
-bad 'portMappings\[1\]\.hostIP: ::1 cannot be had.*127\.0\.0\.1' 'hostIP ::1' "$(port 80 80 tcp ::1)"
 bad 'hostPort 1/tcp cannot lead to both containerPort 1 and 2' 'one port, two places' "$(port 1 2)"
 refuse 7 'portMappings: "x" is not a list' 'no list' "$(with_ports '"x"')"
 refuse 7 'portMappings\[0\]: 8080 is not an object' 'a list of numbers' "$(with_ports '[8080]')"
