@@ -65,10 +65,17 @@ static int change_inside(struct ports *all, int fd, int nsid, struct flat_err *e
 	r = flat_net_open(&inside, err);
 	for (size_t i = 0; r >= 0 && i < all->count; i++) {
 		struct flat_link_change change = FLAT_LINK_CHANGE;
+		struct flat_link link;
 		if (all->items[i].nsid != nsid || all->items[i].done)
 			continue;
-		change.mtu = all->now;
-		flat_link_change(inside, all->items[i].peer_index, &change, FLAT_GONE_OK);
+		r = flat_link_by_index(inside, all->items[i].peer_index, &link, err);
+		if (r < 0)
+			break;
+		/* one of its own (args.cni.mtu, or tuning in a chain) stays */
+		if (r > 0 && link.mtu == all->was) {
+			change.mtu = all->now;
+			flat_link_change(inside, link.index, &change, FLAT_GONE_OK);
+		}
 		all->items[i].done = true;
 		all->left--;
 	}

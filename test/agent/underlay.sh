@@ -58,13 +58,19 @@ for backend in direct vxlan; do
 	on n1 ip link set eth0 up
 	ok "$backend: the link is away for a second" wait_for 2 reached
 
-	# The MTU, live pods included.
+	# The MTU, live pods included, but for one that has its own.
+	if [[ $backend == direct ]]; then
+		make_pod n1 own
+		NODE=n1 cni ADD own ctr-own eth0 <<<"$(jq -c '.args.cni.mtu = 1280' <<<"$agent_plugin_conf")"
+		cni_ok "$backend: a pod with an MTU of its own"
+	fi
 	for mtu in 1400 1300 1500; do
 		forget_log n1
 		on n1 ip link set eth0 mtu "$mtu"
 		repaired n1 "$backend: the pod's MTU follows to $mtu" 'kind=mtu' \
 			eval "[[ \$(pod_mtu) == $((mtu - less)) && \$(port_mtu) == $((mtu - less)) ]]"
 		is "$(mtu_of cni0)" $((mtu - less)) '... and the bridge'
+		is "$(pod_exec n1 own ip -j link show eth0 | jq '.[0].mtu')" 1280 '... but not the pod with its own'
 		like "$(on n1 cat /run/flatnet/node.json)" "\"mtu\": $((mtu - less))" '... and what the next pod is told'
 		if [[ $backend == vxlan ]]; then
 			is "$(mtu_of flatnet.1)" $((mtu - less)) '... and the tunnel'
