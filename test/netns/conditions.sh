@@ -266,7 +266,7 @@ refuse 7 'conditionsV6: nft does not take' 'not of the language, IPv6' '["ip6 sa
 refuse 7 'conditionsV4: nft does not take' 'half an expression' '["ip saddr"]'
 refuse 7 'conditionsV4: nft does not take' 'a chain within' '["counter { counter }"]'
 refuse 7 'conditionsV4: .*is not closed|says what' 'a rule of its own' '["counter } add rule inet flatnet x {"]'
-for char in ';' $'\n' '#' '\' '$' $'\t' 'é'; do
+for char in ';' $'\n' '#' $'\\' '$' $'\t' 'é'; do
 	refuse 7 'conditionsV4: .*has no place in an nft expression' "$(printf 'a text with %q' "$char")" \
 		"$(jq -nc --arg c "$char" '["counter \($c) add table inet evil"]')"
 done
