@@ -80,7 +80,7 @@ struct flat_link {
 	uint32_t mtu, tx_queue_len;
 	bool up, running, loopback, promisc, allmulti;
 	struct { /* of a bridge port; all zero otherwise */
-		bool present, hairpin, isolated;
+		bool present, hairpin, isolated, bridges_reserved;
 		uint8_t state; /* BR_STATE_* */
 	} port;
 	bool vlan_filtering; /* of a bridge */
@@ -138,6 +138,9 @@ struct flat_link_change {
 	const char *alias;	      /* NULL: stays */
 	int up, promisc, allmulti;    /* -1: stays, 0, 1 */
 	int hairpin, isolated;	      /* as above; of a bridge port */
+	/* likewise: what comes for 01:80:c2:00:00:0X goes the way of all frames. Else it goes to
+	 * the node past some or all hooks of nf_tables, and teaches the bridge its source */
+	int bridges_reserved;
 	uint32_t mtu;		      /* 0: stays */
 	const struct flat_mac *mac;   /* NULL: stays */
 	const uint32_t *tx_queue_len; /* NULL: stays */
@@ -147,7 +150,8 @@ struct flat_link_change {
 };
 #define FLAT_LINK_CHANGE                                                                           \
 	{                                                                                          \
-		.up = -1, .promisc = -1, .allmulti = -1, .hairpin = -1, .isolated = -1,            \
+		.up = -1, .promisc = -1, .allmulti = -1, .hairpin = -1, .isolated = -1, \
+		.bridges_reserved = -1, \
 		.master = -1, .arp_notify = -1                                                     \
 	}
 void flat_link_change(struct flat_net *net, int index, const struct flat_link_change *change,
@@ -442,8 +446,48 @@ int flat_ports_verify(const struct flat_ports *want, char ret_what[static FLAT_P
  * one question. unmake: the chains and maps go, too, when nobody has a port any more. Returns how
  * many elements went. The kernel clears away behind such a change for some 10 ms, and closing the
  * conversation waits for that: *ret_net, also set on failure, is for the caller to close when he
- * has nothing else to do; NULL is fine as argument and as value. */
+ * has nothing else to do; NULL is fine as argument and as value, and one that is open already is
+ * used. */
 int flat_ports_remove(const char *owner, bool unmake, struct flat_net **ret_net,
 		      const struct flat_log *log, struct flat_err *err);
 /* The same for every owner that is gone. */
 int flat_ports_sweep(const struct flat_log *log, struct flat_err *err);
+
+/* ---- nf_tables: isolation ----------------------------------------------------------------------
+ */
+
+/* What one attachment may send, and which pods may reach it. It is said by elements of sets, in
+ * tables `bridge flatnet` and `inet flatnet_ingress`, whose comment says whose they are; the rules
+ * are the same for all pods, and of the same cost to packets however many there are. */
+struct flat_guard {
+	const char *owner; /* its host veth, a port of a bridge */
+
+	bool spoof; /* only frames from mac pass; with addresses only what is from these, too: ARP,
+		       IPv4 and IPv6 of its own, no router's advertisement, and nothing else */
+	bool addresses, dhcp; /* dhcp: it may ask for an address */
+	struct flat_mac mac;
+	const struct flat_ip *ips; /* those of link-local scope included */
+	size_t ip_count;
+
+	/* The link by which the node's IP layer reaches the pod; NULL: no policy. New connections
+	 * that come from another such link are dropped, and where any pod of this link is isolated
+	 * those from this one, too. */
+	const char *bridge;
+	bool isolated;
+};
+
+/* Which of the two tables was made: bits for flat_guard_remove(). */
+enum { FLAT_GUARD_MADE_SPOOF = 1, FLAT_GUARD_MADE_INGRESS = 2 };
+/* Makes it so, in one transaction. What was there of this owner is replaced. Code 2: the kernel has
+ * no nf_tables for bridges. */
+int flat_guard_ensure(const struct flat_guard *want, unsigned *ret_made, struct flat_err *err);
+enum { FLAT_GUARD_WHAT = 160 };
+/* 1: as wanted; 0: not, and the text says what. Changes nothing. */
+int flat_guard_verify(const struct flat_guard *want, char ret_what[static FLAT_GUARD_WHAT],
+		      struct flat_err *err);
+/* Removes all of an owner. unmake: these tables go, too, when nobody has anything in them any more.
+ * Otherwise as flat_ports_remove(), which see for ret_net. */
+int flat_guard_remove(const char *owner, unsigned unmake, struct flat_net **ret_net,
+		      struct flat_err *err);
+/* The same for every owner that is gone. */
+int flat_guard_sweep(struct flat_err *err);

@@ -34,6 +34,13 @@ enum flat_bridge_mode {
 	FLAT_BRIDGE_L2, /* the subnet is on-link in the pod, as with the reference bridge plugin */
 };
 
+/* New connections from pods of other bridges; as the reference plugin firewall has it. */
+enum flat_ingress_policy {
+	FLAT_INGRESS_OPEN,
+	FLAT_INGRESS_SAME_BRIDGE,
+	FLAT_INGRESS_ISOLATED, /* and from those of the same */
+};
+
 enum flat_ipam_kind {
 	FLAT_IPAM_OWN,	   /* flatnet-ipam, in-process */
 	FLAT_IPAM_FOREIGN, /* another program, executed */
@@ -101,6 +108,8 @@ struct flat_conf {
 	const char *ports_conditions4, *ports_conditions6; /* nft expressions; NULL: none */
 	struct flat_tuning tuning;
 	struct flat_bandwidth ingress, egress; /* to the pod, from the pod */
+	bool mac_spoof_check, ip_spoof_check;
+	enum flat_ingress_policy ingress_policy;
 
 	enum flat_ipam_kind ipam_kind;
 	bool ipam_over_link;	    /* it talks over the pod's link, which has to be there before */
@@ -216,6 +225,7 @@ struct flat_attachment {
 
 	struct flat_shaping shaping; /* rates 0: none; the IFB's name is there in any case */
 	char ifb_alias[FLAT_ALIAS_LEN];
+	struct flat_guard guard; /* owner NULL: neither checks nor a policy */
 
 	/* node-wide: */
 	bool forward4, forward6;
@@ -243,6 +253,7 @@ enum {
 	FLAT_FEATURE_PORTS = 1 << 0,	 /* host ports */
 	FLAT_FEATURE_TUNING = 1 << 1,	 /* sysctls, and what the pod's interface is born with */
 	FLAT_FEATURE_BANDWIDTH = 1 << 2, /* rates */
+	FLAT_FEATURE_GUARD = 1 << 3, /* what it may send, and who may reach it */
 };
 
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
@@ -255,6 +266,7 @@ struct flat_applied {
 	unsigned features; /* FLAT_FEATURE_*, likewise */
 	bool port_chains_made;
 	int netns_fd; /* borrowed: the pod's, where its sysctls were written */
+	unsigned guard_made; /* FLAT_GUARD_MADE_* */
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
 	struct flat_repairs routes; /* to other nodes */

@@ -21,6 +21,9 @@
 /* ---- reading -----------------------------------------------------------------------------------
  */
 
+/* A bit for each of these addresses, but pause frames, which no bridge may pass on. */
+enum { BRIDGE_RESERVED = 0xfffd };
+
 static const struct nla_policy link_policy[IFLA_MAX + 1] = {
 	[IFLA_MASTER] = { .type = NLA_U32 },	   [IFLA_LINK] = { .type = NLA_U32 },
 	[IFLA_MTU] = { .type = NLA_U32 },	   [IFLA_LINKINFO] = { .type = NLA_NESTED },
@@ -30,6 +33,7 @@ static const struct nla_policy port_policy[IFLA_BRPORT_MAX + 1] = {
 	[IFLA_BRPORT_STATE] = { .type = NLA_U8 },
 	[IFLA_BRPORT_MODE] = { .type = NLA_U8 },
 	[IFLA_BRPORT_ISOLATED] = { .type = NLA_U8 },
+	[IFLA_BRPORT_GROUP_FWD_MASK] = { .type = NLA_U16 },
 };
 static const struct nla_policy bridge_policy[IFLA_BR_MAX + 1] = {
 	[IFLA_BR_VLAN_FILTERING] = { .type = NLA_U8 },
@@ -63,6 +67,9 @@ static int parse_info(struct nlattr *linkinfo, struct flat_link *link)
 		link->port.present = true;
 		link->port.hairpin = get_flag(port[IFLA_BRPORT_MODE]);
 		link->port.isolated = get_flag(port[IFLA_BRPORT_ISOLATED]);
+		link->port.bridges_reserved =
+			port[IFLA_BRPORT_GROUP_FWD_MASK] &&
+			nla_get_u16(port[IFLA_BRPORT_GROUP_FWD_MASK]) == BRIDGE_RESERVED;
 		if (port[IFLA_BRPORT_STATE])
 			link->port.state = nla_get_u8(port[IFLA_BRPORT_STATE]);
 	}
@@ -268,9 +275,14 @@ static void begin_change(struct flat_nl_builder *b, int index,
 	flat_nl_begin(b, RTM_NEWLINK, 0, &info, sizeof info);
 }
 
+static bool changes_port(const struct flat_link_change *change)
+{
+	return change->hairpin >= 0 || change->isolated >= 0 || change->bridges_reserved >= 0;
+}
+
 static void put_port(struct flat_nl_builder *b, const struct flat_link_change *change)
 {
-	if (change->hairpin < 0 && change->isolated < 0)
+	if (!changes_port(change))
 		return;
 	flat_nl_nest(b, IFLA_LINKINFO, NULL, 0);
 	flat_nl_put_text(b, IFLA_INFO_SLAVE_KIND, "bridge");
@@ -279,6 +291,9 @@ static void put_port(struct flat_nl_builder *b, const struct flat_link_change *c
 		flat_nl_put_u8(b, IFLA_BRPORT_MODE, change->hairpin != 0);
 	if (change->isolated >= 0)
 		flat_nl_put_u8(b, IFLA_BRPORT_ISOLATED, change->isolated != 0);
+	if (change->bridges_reserved >= 0)
+		flat_nl_put_u16(b, IFLA_BRPORT_GROUP_FWD_MASK,
+				change->bridges_reserved ? BRIDGE_RESERVED : 0);
 	flat_nl_nest_end(b);
 	flat_nl_nest_end(b);
 }
@@ -326,7 +341,7 @@ void flat_link_change(struct flat_net *net, int index, const struct flat_link_ch
 		flat_nl_queue(net, &b, accept, "%s link %d %s bridge",
 			      change->master ? "add" : "take", index,
 			      change->master ? "to its" : "off its");
-		if (change->hairpin < 0 && change->isolated < 0)
+		if (!changes_port(change))
 			return;
 		begin_change(&b, index, &nothing);
 	}

@@ -349,11 +349,16 @@ int flat_ports_ensure(const struct flat_ports *want, bool *ret_made, const struc
 static int remove_ports(struct change *c, struct flat_net **ret_net, const struct flat_log *log,
 			struct flat_err *err)
 {
-	flat_auto_net *net = NULL;
+	flat_auto_net *own = NULL;
+	struct flat_net *net = ret_net ? *ret_net : NULL;
 	struct flat_err e = { 0 };
-	int r = flat_nl_open(NETLINK_NETFILTER, &net, &e);
-	if (r == -EPROTONOSUPPORT)
-		return 0;
+	int r = 0;
+	if (!net) {
+		r = flat_nl_open(NETLINK_NETFILTER, &own, &e);
+		if (r == -EPROTONOSUPPORT)
+			return 0;
+		net = own;
+	}
 	if (r >= 0)
 		r = flat_ports_may_be_there(net, &e);
 	if (r == 0 && c->tidy) {
@@ -366,9 +371,9 @@ static int remove_ports(struct change *c, struct flat_net **ret_net, const struc
 		*err = e;
 	if (r > 0 && c->dropped)
 		forget(net, c, log);
-	if (ret_net) {
-		*ret_net = net;
-		net = NULL;
+	if (ret_net && own) {
+		*ret_net = own;
+		own = NULL;
 	}
 	return r > 0 ? (int)c->dropped : r;
 }

@@ -14,6 +14,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_nat.h>
 #include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter_bridge.h>
 #include <linux/netfilter_ipv4.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,12 @@ const struct flat_nft_chain flat_nft_chains[FLAT_NFT_PLACES] = {
 				    NF_INET_POST_ROUTING, NF_IP_PRI_NAT_SRC },
 	[FLAT_NFT_PORTS_GUARD] = { NFPROTO_INET, "flatnet", "hostports_guard", "filter",
 				   NF_INET_PRE_ROUTING, NF_IP_PRI_RAW },
+	/* before br_netfilter, so that conntrack never sees what is not to pass */
+	[FLAT_NFT_SPOOF_IN] = { NFPROTO_BRIDGE, "flatnet", "spoofcheck_prerouting", "filter",
+				NF_BR_PRE_ROUTING, NF_BR_PRI_NAT_DST_BRIDGED },
+	[FLAT_NFT_SPOOF] = { NFPROTO_BRIDGE, "flatnet", "spoofcheck" },
+	[FLAT_NFT_INGRESS] = { NFPROTO_INET, "flatnet_ingress", "forward", "filter",
+			       NF_INET_FORWARD, NF_IP_PRI_FILTER },
 	[FLAT_NFT_IPTABLES] = { NFPROTO_IPV4, "filter", "FORWARD" },
 	[FLAT_NFT_IP6TABLES] = { NFPROTO_IPV6, "filter", "FORWARD" },
 };
@@ -91,13 +98,42 @@ void flat_nft_add_mask(struct flat_nft_rule *r, const void *mask, size_t len)
 		r->failed = true;
 }
 
-void flat_nft_add_meta(struct flat_nft_rule *r, uint32_t key)
+void flat_nft_load_meta(struct flat_nft_rule *r, uint32_t key, uint32_t reg)
 {
 	struct nftnl_expr *e = flat_nft_add_expr(r, "meta");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_META_KEY, key);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_META_DREG, NFT_REG_1);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_META_DREG, reg);
+}
+
+void flat_nft_add_meta(struct flat_nft_rule *r, uint32_t key)
+{
+	flat_nft_load_meta(r, key, NFT_REG_1);
+}
+
+void flat_nft_load_payload(struct flat_nft_rule *r, uint32_t base, uint32_t offset, uint32_t len,
+			   uint32_t reg)
+{
+	struct nftnl_expr *e = flat_nft_add_expr(r, "payload");
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, reg);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_BASE, base);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_LEN, len);
+}
+
+void flat_nft_add_lookup(struct flat_nft_rule *r, const char *set, bool is_in)
+{
+	struct nftnl_expr *e = flat_nft_add_expr(r, "lookup");
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_SREG, NFT_REG_1);
+	if (!is_in)
+		nftnl_expr_set_u32(e, NFTNL_EXPR_LOOKUP_FLAGS, NFT_LOOKUP_F_INV);
+	if (nftnl_expr_set_str(e, NFTNL_EXPR_LOOKUP_SET, set) < 0)
+		r->failed = true;
 }
 
 /* In a table of family inet, addresses make sense only after this. */
@@ -122,13 +158,7 @@ void flat_nft_add_address(struct flat_nft_rule *r, bool source, uint32_t op,
 	uint32_t offset = v4 ? (source ? 12 : 16) : (source ? 8 : 24);
 	if (prefix->len == 0) /* everything */
 		return;
-	struct nftnl_expr *e = flat_nft_add_expr(r, "payload");
-	if (!e)
-		return;
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_OFFSET, offset);
-	nftnl_expr_set_u32(e, NFTNL_EXPR_PAYLOAD_LEN, (uint32_t)len);
+	flat_nft_load_payload(r, NFT_PAYLOAD_NETWORK_HEADER, offset, (uint32_t)len, NFT_REG_1);
 	if (!whole) {
 		uint8_t mask[16] = { 0 };
 		memset(mask, 0xff, bytes);
@@ -142,13 +172,24 @@ void flat_nft_add_verdict(struct flat_nft_rule *r, int verdict)
 {
 	struct nftnl_expr *e;
 	/* iptables-nft writes each of its rules with a counter, and shows ours with one */
-	if (flat_nft_chains[r->place].family != NFPROTO_INET)
+	if (r->place == FLAT_NFT_IPTABLES || r->place == FLAT_NFT_IP6TABLES)
 		flat_nft_add_expr(r, "counter");
 	e = flat_nft_add_expr(r, "immediate");
 	if (!e)
 		return;
 	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
 	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, (uint32_t)verdict);
+}
+
+void flat_nft_add_jump(struct flat_nft_rule *r, enum flat_nft_place to)
+{
+	struct nftnl_expr *e = flat_nft_add_expr(r, "immediate");
+	if (!e)
+		return;
+	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+	nftnl_expr_set_u32(e, NFTNL_EXPR_IMM_VERDICT, (uint32_t)NFT_JUMP);
+	if (nftnl_expr_set_str(e, NFTNL_EXPR_IMM_CHAIN, flat_nft_chains[to].chain) < 0)
+		r->failed = true;
 }
 
 void flat_nft_add_masquerade(struct flat_nft_rule *r)

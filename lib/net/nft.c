@@ -234,7 +234,7 @@ static int parse_rule(const struct nlmsghdr *h, void *elem, void *arg)
 	if (old->place == FLAT_NFT_PLACES || !flat_nft_is_tagged(tb, view->rules->prefix)) {
 		const bool ports = flat_nft_is_tagged(tb, FLAT_NFT_PORTS_TAG);
 		view->ports |= ports;
-		view->others += view->reading->family == NFPROTO_INET && !ports;
+		view->others += view->reading == &flat_nft_chains[view->rules->home] && !ports;
 		return 0;
 	}
 	size_t *next = &view->next[old->place];
@@ -248,20 +248,25 @@ static int parse_rule(const struct nlmsghdr *h, void *elem, void *arg)
 	return 1;
 }
 
+static bool same_table(const struct flat_nft_chain *a, const struct flat_nft_chain *b)
+{
+	return a->family == b->family && !strcmp(a->table, b->table);
+}
+
 static void reset_view(void *arg)
 {
 	struct flat_nft_view *view = arg;
 	for (enum flat_nft_place place = 0; place < FLAT_NFT_PLACES; place++) {
 		const struct flat_nft_chain *c = &flat_nft_chains[place];
-		if (c->family != view->reading->family)
+		if (!same_table(c, view->reading))
 			continue;
 		view->differs[place] = false;
 		view->next[place] = 0;
 		skip_to(view->rules, place, &view->next[place]);
-		if (c->family == NFPROTO_INET) {
-			view->others = 0;
-			view->ports = false;
-		}
+	}
+	if (view->reading == &flat_nft_chains[view->rules->home]) {
+		view->others = 0;
+		view->ports = false;
 	}
 }
 
@@ -294,12 +299,14 @@ static int read_rules(struct flat_net *net, struct flat_nft_view *view,
 int flat_nft_look(struct flat_net *net, const struct flat_nft_rules *rules,
 		  struct flat_nft_view *view, struct flat_nl_list *old, struct flat_err *err)
 {
+	const struct flat_nft_chain *home = &flat_nft_chains[rules->home];
+	const bool network = !rules->ports && !rules->home;
 	*view = (struct flat_nft_view){ .rules = rules };
 	old->count = 0;
 	for (int p = 0; p < FLAT_NFT_PLACES; p++)
-		view->wanted[p] = flat_nft_chains[p].family == NFPROTO_INET;
-	int r = read_rules(net, view, &flat_nft_chains[FLAT_NFT_POSTROUTING], true, old, err);
-	for (int p = FLAT_NFT_IPTABLES; r >= 0 && p <= FLAT_NFT_IP6TABLES && !rules->ports; p++) {
+		view->wanted[p] = same_table(&flat_nft_chains[p], home);
+	int r = read_rules(net, view, home, true, old, err);
+	for (int p = FLAT_NFT_IPTABLES; r >= 0 && p <= FLAT_NFT_IP6TABLES && network; p++) {
 		r = get_chain(net, &flat_nft_chains[p], &view->wanted[p], err);
 		if (r > 0)
 			r = read_rules(net, view, &flat_nft_chains[p], false, old, err);

@@ -16,6 +16,9 @@ enum flat_nft_place {
 	FLAT_NFT_PORTS_OUT,
 	FLAT_NFT_PORTS_SOURCE,
 	FLAT_NFT_PORTS_GUARD,
+	FLAT_NFT_SPOOF_IN, /* table bridge flatnet: see nft-guard-chain.c */
+	FLAT_NFT_SPOOF,
+	FLAT_NFT_INGRESS,   /* table inet flatnet_ingress: likewise */
 	FLAT_NFT_IPTABLES,  /* table ip filter, chain FORWARD: wanted only where its policy is drop
 			     */
 	FLAT_NFT_IP6TABLES, /* table ip6 filter */
@@ -47,6 +50,8 @@ struct flat_nft_rules {
 	} rules[FLAT_NFT_RULES];
 	char prefix[FLAT_NFT_TAG]; /* how the tags of this network start: "flatnet:NAME:" */
 	bool ports;		   /* they are those of host ports, and in our table only */
+	/* 0: of a network; else a place in the one table that they are in */
+	enum flat_nft_place home;
 };
 
 /* Makes them, rule by rule; the error sticks. */
@@ -70,7 +75,14 @@ void flat_nft_add_mask(struct flat_nft_rule *r, const void *mask, size_t len);
 void flat_nft_add_meta(struct flat_nft_rule *r, uint32_t key);
 void flat_nft_add_address(struct flat_nft_rule *r, bool source, uint32_t op,
 			  const struct flat_prefix *prefix);
+/* These load into a register, which later parts of a key go on from. */
+void flat_nft_load_meta(struct flat_nft_rule *r, uint32_t key, uint32_t reg);
+void flat_nft_load_payload(struct flat_nft_rule *r, uint32_t base, uint32_t offset, uint32_t len,
+			   uint32_t reg);
+/* Is what begins in register 1 in the set; or is it not? */
+void flat_nft_add_lookup(struct flat_nft_rule *r, const char *set, bool is_in);
 void flat_nft_add_verdict(struct flat_nft_rule *r, int verdict);
+void flat_nft_add_jump(struct flat_nft_rule *r, enum flat_nft_place to);
 void flat_nft_add_masquerade(struct flat_nft_rule *r);
 void flat_nft_end_rule(struct flat_nft_builder *b, struct flat_nft_rule *r);
 /* What kube-proxy marked is its own. */

@@ -140,6 +140,7 @@ static int raise_port(const struct flat_attachment *a, struct flat_net *net,
 	struct flat_link_change port = FLAT_LINK_CHANGE;
 	port.hairpin = a->hairpin;
 	port.isolated = a->isolated ? 1 : -1;
+	port.bridges_reserved = a->guard.spoof ? 1 : -1;
 	port.up = 1;
 	flat_link_change(net, applied->veth_index, &port, FLAT_STRICT);
 	/* a reused address with another MAC must not meet the old entry */

@@ -19,7 +19,7 @@ struct raw {
 	const char *bridge, *backend, *mode, *node_name, *nodes_file, *subnet_file;
 	int is_gateway, is_default_gateway, ip_masq, hairpin;
 	bool force_address, promisc, enable_dad, disable_container_interface, port_isolation;
-	bool preserve_default_vlan, mac_spoof_check;
+	bool preserve_default_vlan;
 	int64_t mtu, vlan;
 	struct flat_json_list trunk, cluster_cidrs, nodes;
 	bool has_nodes;
@@ -125,7 +125,6 @@ static const struct flat_json_field conf_fields[] = {
 	  .elem_size = sizeof(struct trunk),
 	  .max = 64 },
 	{ .key = "preserveDefaultVlan", RAW(FLAT_JSON_BOOL, preserve_default_vlan) },
-	{ .key = "macspoofchk", RAW(FLAT_JSON_BOOL, mac_spoof_check) },
 	{ .key = "enabledad", RAW(FLAT_JSON_BOOL, enable_dad) },
 	{ .key = "disableContainerInterface", RAW(FLAT_JSON_BOOL, disable_container_interface) },
 	{ .key = "portIsolation", RAW(FLAT_JSON_BOOL, port_isolation) },
@@ -280,10 +279,6 @@ static int validate(const struct raw *raw, struct flat_err *err)
 		return flat_fail(err, FLAT_CODE_CONFIG, 0,
 				 "bridgeMode: \"%.64s\" is neither \"routed\" nor \"l2\"",
 				 raw->mode);
-	if (raw->mac_spoof_check)
-		return flat_fail(
-			err, FLAT_CODE_UNSUPPORTED, 0,
-			"macspoofchk: true is not supported: leave it out, or chain a plugin that filters MACs");
 	if (raw->has_nodes && given(raw->nodes_file))
 		return flat_fail(err, FLAT_CODE_CONFIG, 0, "nodes and nodesFile: give one of them");
 	return 0;

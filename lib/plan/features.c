@@ -11,6 +11,7 @@
 static const struct flat_feature *const features[] = {
 	&flat_feature_tuning,
 	&flat_feature_bandwidth,
+	&flat_feature_guard,
 	&flat_feature_ports,
 };
 

@@ -138,7 +138,9 @@ struct flat_removal {
 	char host_ifname[FLAT_IFNAME_LEN];
 	int links[2]; /* to be deleted together: the host veth, and what a feature adds to it */
 	size_t link_count;
-	struct flat_net *slow; /* closed last: the kernel waits for what was changed by it */
+	/* closed last: the kernel waits for what was changed by it; of whoever speaks with
+	 * nf_tables first, NULL before */
+	struct flat_net *slow;
 };
 
 /* What a pod is given beside its link, addresses and routes, and elsewhere takes one more plugin of
@@ -171,7 +173,8 @@ struct flat_feature {
 	/* Removes what stands for links that are gone. Returns how many. */
 	int (*sweep)(struct flat_net *net, const struct flat_log *log, struct flat_err *err);
 };
-extern const struct flat_feature flat_feature_bandwidth, flat_feature_ports, flat_feature_tuning;
+extern const struct flat_feature flat_feature_bandwidth, flat_feature_guard, flat_feature_ports,
+	flat_feature_tuning;
 
 /* Each of them in turn. The removals go on after a failure and return the first. */
 int flat_features_parse(struct flat_request *req, const struct flat_log *log,

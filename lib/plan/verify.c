@@ -152,6 +152,11 @@ static int verify_port(const struct flat_attachment *a, struct flat_net *net,
 				 "port '%s' has isolated %s: `bridge link set dev %s isolated %s`",
 				 a->host_ifname, link.port.isolated ? "on" : "off", a->host_ifname,
 				 a->isolated ? "on" : "off");
+	if (a->guard.spoof && !link.port.bridges_reserved)
+		return DIFFERENT(
+			err,
+			"port '%s' lets frames for 01:80:c2:00:00:0X pass unchecked: `ip link set %s type bridge_slave group_fwd_mask 0xfffd`",
+			a->host_ifname, a->host_ifname);
 	if (link.port.state == BR_STATE_DISABLED && a->pod_up)
 		return DIFFERENT(
 			err, "port '%s' of bridge '%s' does not forward: is the pod's end down?",

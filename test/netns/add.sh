@@ -308,8 +308,6 @@ del_pod - d
 
 # ---- what is not supported ----------------------------------------------------------------------
 
-try '.macspoofchk = true'
-refused 2 'macspoofchk' 'macspoofchk'
 if ip link add probe0 type bridge vlan_filtering 1 2>/dev/null && [[ $(link probe0 .linkinfo.info_data.vlan_filtering) == 1 ]]; then
 	ip link del probe0
 	skip 'VLAN keys on a kernel without VLAN filtering' 'this kernel has it'
