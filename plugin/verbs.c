@@ -463,6 +463,14 @@ static int status(const struct flat_call *call, struct flat_err *err)
 		const char *what = NULL;
 		r = flat_nft_verify(&none, &what, err); /* can they be read at all? */
 	}
+	if (r >= 0 && conf.is_gateway) {
+		const struct flat_nft_network own = { .cluster = conf.cluster_cidrs.items,
+						      .cluster_count = conf.cluster_cidrs.count };
+		char blocker[FLAT_NFT_BLOCKER];
+		/* whether it lets pods pass all the same is more than can be read from outside */
+		if (flat_nft_find_blocker(&own, blocker, NULL) > 0)
+			flat_warn(call->log, "pods may be cut off: %s", blocker);
+	}
 	return r < 0 ? r : 0;
 }
 

@@ -392,6 +392,12 @@ int flat_nft_ensure(const struct flat_nft_network *want, struct flat_err *err);
 /* 1: as wanted; 0: not, *ret_what (static text) names the first difference. Changes nothing. */
 int flat_nft_verify(const struct flat_nft_network *want, const char **ret_what,
 		    struct flat_err *err);
+enum { FLAT_NFT_BLOCKER = 512 };
+/* Does anybody else drop what this network's pods forward, whom no rule of ours can overcome:
+ * firewalld, a base chain with the policy drop, iptables-legacy? 1: the text names one, and the
+ * cure. They may have been told of the pods already, so this is a hint. */
+int flat_nft_find_blocker(const struct flat_nft_network *of, char ret_what[static FLAT_NFT_BLOCKER],
+			  struct flat_err *err);
 /* Removes this network's rules, and the table with the last of them. Nothing there is success. */
 int flat_nft_remove(const char *name, struct flat_err *err);
 

@@ -233,6 +233,10 @@ static int ensure_rules(const struct flat_attachment *a, struct flat_applied *ap
 		*err = e;
 		return r;
 	}
+	/* once, not with every pod */
+	char blocker[FLAT_NFT_BLOCKER];
+	if (r > 0 && a->nft.forward && flat_nft_find_blocker(&a->nft, blocker, NULL) > 0)
+		flat_warn(log, "pods may be cut off: %s", blocker);
 	return 0;
 }
 
