@@ -354,6 +354,11 @@ int flat_monitor_read(struct flat_monitor *monitor,
 int flat_net_probe(int index, const struct flat_mac *own_mac, const struct flat_ip *ips,
 		   size_t count, int timeout_ms, bool *ret_answers, struct flat_err *err);
 
+/* Which of these addresses answer an echo request within timeout_ms, by whatever way? *ret_rtt_us
+ * has the microseconds of each; -1: no answer. Needs CAP_NET_RAW. */
+int flat_net_ping(const struct flat_ip *ips, size_t count, int timeout_ms, int32_t *ret_rtt_us,
+		  struct flat_err *err);
+
 /* ---- sysctls of this thread's namespace --------------------------------------------------------
  */
 
