@@ -253,6 +253,27 @@ int flat_annotations_parse(struct flat_request *req, struct flat_annotations *re
 			   struct flat_err *err);
 extern const struct flat_json_field flat_annotation_fields[]; /* the keys that it reads */
 
+/* ---- a network configuration file ---------------------------------------------------------------
+ */
+
+struct flat_plugin_conf {
+	const char *type;
+	const char *text; /* what the plugin gets on standard input */
+};
+
+/* A list of plugins (conflist), or one alone, as libcni reads it. */
+struct flat_conf_file {
+	const char *name; /* of the network */
+	bool is_list;
+	struct flat_plugin_conf *plugins;
+	size_t plugin_count;
+};
+
+/* Memory is the arena's. Code 6 for what is not JSON, 7 for what libcni would refuse; with the path
+ * of the faulty value. What the keys of a plugin mean is the plugin's to say. */
+int flat_conf_file_parse(const char *text, size_t len, struct flat_arena *arena,
+			 struct flat_conf_file *ret_file, struct flat_err *err);
+
 /* ---- results -----------------------------------------------------------------------------------
  */
 
