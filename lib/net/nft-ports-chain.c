@@ -250,7 +250,8 @@ static void build_guard(struct flat_nft_builder *b)
 	flat_nft_end_rule(b, &r);
 }
 
-int flat_ports_build_chains(bool to_loopback6, struct flat_nft_rules *ret_rules, struct flat_err *err)
+int flat_ports_build_chains(bool to_loopback6, struct flat_nft_rules *ret_rules,
+			    struct flat_err *err)
 {
 	static const struct {
 		enum flat_ports_set set;

@@ -88,7 +88,8 @@ void flat_ports_put_element(struct flat_nft_batch *b, const struct flat_ports_el
  */
 
 /* to_loopback6: see loopback6 in struct flat_ports. */
-int flat_ports_build_chains(bool to_loopback6, struct flat_nft_rules *ret_rules, struct flat_err *err);
+int flat_ports_build_chains(bool to_loopback6, struct flat_nft_rules *ret_rules,
+			    struct flat_err *err);
 /* Chains, sets and rules where they are not as wanted. */
 void flat_ports_put_chains(struct flat_nft_batch *b, const struct flat_nft_view *view,
 			   const struct flat_nl_list *old);
