@@ -87,6 +87,13 @@ ok 'at layer 2 the neighbour answers' arp a "$(pod_ip - b)"
 pod_exec - c ip address add 10.100.0.99/24 dev eth0
 fails '... an address on the same bridge in another VLAN does not' arp a 10.100.0.99
 pod_exec - c ip address del 10.100.0.99/24 dev eth0
+ok '... the way there is through the node' can_ping - a "$(pod_ip - c)"
+# A tag is no way around: the port takes what has none.
+pod_exec - a ip link add link eth0 name eth0.200 type vlan id 200
+pod_exec - a ip address add 10.200.0.66/24 dev eth0.200
+pod_exec - a ip link set eth0.200 up
+fails '... nor by a tag of its own' pod_exec - a busybox arping -f -q -c 2 -w 2 -I eth0.200 10.200.0.1
+pod_exec - a ip link del eth0.200
 
 # ---- CHECK ----------------------------------------------------------------------------------------
 
@@ -164,6 +171,7 @@ declare -A trunks=(
 	['.vlan = 100 | .vlanTrunk = [{minID: 300, maxID: 302}, {id: 304}]']='100pu 300-302 304'
 	['.vlan = 100 | .preserveDefaultVlan = true']='1u 100pu'
 	['.vlanTrunk = [{minID: 2, maxID: 4094}]']='1pu 2-4094'
+	['.vlanTrunk = [{id: 300}] | .preserveDefaultVlan = true']='1pu 300'
 	['.vlan = 4094']='4094pu'
 )
 for change in "${!trunks[@]}"; do
@@ -198,6 +206,54 @@ check a
 cni_fails 103 'VLAN' '... but that its own is gone'
 del a
 del_pod - a
+remove_all
+
+# What is said in VLAN 1 reaches a port that has stayed in it, and no other. It answers in its own.
+heard() { # what came into the pod while somebody in VLAN 1 asked
+	local was
+	was=$(received)
+	busybox arping -q -c 3 -w 3 -I one0 10.100.0.2 || :
+	echo $(($(received) - was))
+}
+received() {
+	pod_exec - a ip -j -s link show dev eth0 | jq '.[0].stats64.rx.packets'
+}
+for keep in false true; do
+	add a "$(flat_conf '.bridge = "br0" | .isGateway = false | .ipam.subnet = "10.100.0.0/24"' \
+		".vlan = 100 | .preserveDefaultVlan = $keep")"
+	ip link add one0 type veth peer name one1
+	ip link set one1 master br0 up
+	ip address add 10.100.0.200/24 dev one0
+	ip link set one0 up
+	sleep 1
+	if [[ $keep == true ]]; then
+		cmp_ok "$(heard)" -ge 3 'with preserveDefaultVlan the pod hears VLAN 1'
+	else
+		cmp_ok "$(heard)" -lt 3 'a pod of another VLAN hears nothing of VLAN 1'
+	fi
+	fails '... and is in VLAN 100 only, when it speaks' arp a 10.100.0.200
+	ip link del one0
+	del a
+	del_pod - a
+done
+remove_all
+
+# A trunk alone: what has no tag is in VLAN 1, where the gateway is, and tags lead to others.
+add t "$(flat_conf '.name = "trunk" | .bridge = "br0" | .vlanTrunk = [{id: 300}]')"
+cni_ok 'ADD of a trunk with a gateway'
+ok '... without a tag it reaches the gateway' can_ping - t 10.244.1.1
+add u "$(flat_conf '.name = "trunk" | .bridge = "br0" | .vlanTrunk = [{minID: 299, maxID: 301}]')"
+cni_ok '... and of another one'
+for pod in t u; do
+	pod_exec - $pod ip link add link eth0 name eth0.300 type vlan id 300
+	pod_exec - $pod ip address add "10.30.0.$([[ $pod == t ]] && echo 1 || echo 2)/24" dev eth0.300
+	pod_exec - $pod ip link set eth0.300 up
+done
+ok '... tagged packets go from trunk to trunk' can_ping - t 10.30.0.2
+for pod in t u; do
+	del $pod
+	del_pod - $pod
+done
 remove_all
 
 # Tagged packets of a trunk reach the VLAN's pods, others do not.
