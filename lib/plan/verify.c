@@ -272,8 +272,7 @@ static int verify_pod_inside(const struct flat_attachment *a, struct flat_err *e
 	if (memcmp(&link.mac, &a->pod_mac, sizeof link.mac) != 0)
 		return DIFFERENT(err, "interface '%s' has MAC %s, not %s", a->ifname,
 				 flat_mac_text(&link.mac, have), flat_mac_text(&a->pod_mac, want));
-	/* tuning, later in a chain, makes it smaller and tells nobody; a larger one loses packets
-	 */
+	/* tuning behind us makes it smaller and tells nobody; a larger one loses packets */
 	const uint32_t mtu = flat_plan_pod_mtu(a);
 	if (mtu && (a->tuning.mtu ? link.mtu != mtu : link.mtu > mtu))
 		return DIFFERENT(err, "interface '%s' has MTU %u, %s %u", a->ifname, link.mtu,

@@ -125,14 +125,14 @@ table netdev dhcp {
 	}
 }
 END
-serve_dhcp() {
-	on router dnsmasq --no-daemon --conf-file=/dev/null --port=0 --interface=eth0 --user=root --group=root --no-ping \
-		--dhcp-range=10.9.0.100,10.9.0.101,255.255.255.0,2m --dhcp-authoritative --dhcp-leasefile=/run/leases \
-		--dhcp-option=option:router,10.9.0.1 --dhcp-option-force=option:T1,3 --log-dhcp --log-facility=/run/dnsmasq.log \
+serve_dhcp() { # NODE LINK PREFIX: on that link, which has the address PREFIX.1/24, of which two addresses are to be had
+	on "$1" dnsmasq --no-daemon --conf-file=/dev/null --port=0 "--interface=$2" --bind-interfaces --user=root --group=root \
+		--no-ping "--dhcp-range=$3.100,$3.101,255.255.255.0,2m" --dhcp-authoritative --dhcp-leasefile=/run/leases \
+		"--dhcp-option=option:router,$3.1" --dhcp-option-force=option:T1,3 --log-dhcp --log-facility=/run/dnsmasq.log \
 		</dev/null >/dev/null 2>&1 &
 	disown
 	local end=$((SECONDS + 10))
-	until on router ss -Hlun 'sport = 67' | grep -q .; do
+	until on "$1" ss -Hlun 'sport = 67' | grep -q .; do
 		((SECONDS < end)) || return 1
 		sleep 0.02
 	done
@@ -154,7 +154,7 @@ is "$(state)" "$bare" '... and leaves nothing'
 "$FLAT_REFERENCE/dhcp" daemon -timeout 2s -resendtimeout 5s </dev/null >/run/dhcp.log 2>&1 &
 disown
 eventually 5 '... the daemon is there' test -S /run/cni/dhcp.sock
-serve_dhcp
+serve_dhcp router eth0 10.9.0
 status
 cni_ok '... STATUS'
 add a
@@ -220,5 +220,31 @@ use '.bridge = "br0" | .ipam = {type: "dhcp"}' '.runtimeConfig.mac = "02:00:00:0
 add c
 is "$(pod_mac - c) $(on router cut -d ' ' -f 2 /run/leases)" '02:00:00:00:00:77 02:00:00:00:00:77' '... with a MAC that the runtime asks for'
 del c
+del_pod - c
+
+# The node is the router itself.
+ip link add br1 type bridge
+ip address add 10.8.0.1/24 dev br1
+ip link set br1 up
+serve_dhcp - br1 10.8.0
+use '.bridge = "br1" | .isGateway = true | .ipMasq = true | .ipam = {type: "dhcp"}'
+make_pod - a
+add a
+cni_ok 'dhcp from the node itself, which is the gateway: ADD'
+result_a=$result
+add b
+cni_ok '... and of another pod'
+ok '... they reach each other' can_ping - a "$(pod_ip - b)"
+like "$(pod_exec - a ip route show 10.8.0.0/24)" 'via 10\.8\.0\.1' '... through the node'
+ok '... and the gateway' can_ping - a 10.8.0.1
+check b
+cni_ok '... CHECK'
+like "$(nft list ruleset)" 'ip saddr 10\.8\.0\.0/24 .*masquerade' '... the subnet is masqueraded'
+del b
+cni_ok '... DEL'
+result=$result_a
+del a
+cni_ok '... of both'
+is "$(veths)" '' '... leaves no link'
 
 done_testing
