@@ -322,12 +322,14 @@ static int plan(struct flat_request *req, const struct flat_conf *conf, struct f
 static const struct flat_prefix loopback6 = { .ip = { AF_INET6, { [15] = 1 } }, .len = 128 };
 
 /* Can an answer for ::1 come from a bridge? Not where br_netfilter has NAT done by the bridge: the
- * kernel would take the packet for a forged one (see nft-ports-chain.c). */
-static bool can_loopback6(void)
+ * kernel would take the packet for a forged one (see nft-ports-chain.c). 1, 0. */
+static int can_loopback6(struct flat_err *err)
 {
 	char value[8];
-	int r = flat_sysctl_get("net/bridge/bridge-nf-call-ip6tables", value, sizeof value, NULL);
-	return r < 0 || !strcmp(value, "0");
+	int r = flat_sysctl_get("net/bridge/bridge-nf-call-ip6tables", value, sizeof value, err);
+	if (r == -ENOENT && (!err || !err->code)) /* no br_netfilter */
+		return 1;
+	return r < 0 ? r : !strcmp(value, "0");
 }
 
 static struct flat_net_route loopback6_route(int index)
@@ -382,9 +384,10 @@ static int apply(const struct flat_attachment *a, struct flat_net *net, int netn
 	(void)netns_fd;
 	if (!a->ports.count)
 		return 0;
-	want.loopback6 = can_loopback6();
+	r = can_loopback6(err);
+	want.loopback6 = r > 0;
 	/* a packet from 127.0.0.1 may leave by this link, and its answer come back */
-	if (a->ports_loopback)
+	if (r >= 0 && a->ports_loopback)
 		r = flat_link_set_sysctl("ipv4", a->gateway.name, "route_localnet", "1", err);
 	if (r >= 0)
 		r = ensure_loopback6(a, net, want.loopback6, err);
@@ -429,8 +432,9 @@ static int verify(const struct flat_attachment *a, struct flat_net *net, int net
 	(void)netns_fd;
 	if (!a->ports.count)
 		return 0;
-	want.loopback6 = can_loopback6();
-	if (a->ports_loopback) {
+	r = can_loopback6(err);
+	want.loopback6 = r > 0;
+	if (r >= 0 && a->ports_loopback) {
 		snprintf(path, sizeof path, "net/ipv4/conf/%s/route_localnet", a->gateway.name);
 		r = flat_verify_sysctl(path, "1", err);
 	}
