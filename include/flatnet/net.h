@@ -135,9 +135,9 @@ int flat_link_set_tx_checksum(const char *name, bool on, struct flat_err *err);
 
 /* What to change in a link; what is not set stays. */
 struct flat_link_change {
-	const char *alias;	      /* NULL: stays */
-	int up, promisc, allmulti;    /* -1: stays, 0, 1 */
-	int hairpin, isolated;	      /* as above; of a bridge port */
+	const char *alias;	   /* NULL: stays */
+	int up, promisc, allmulti; /* -1: stays, 0, 1 */
+	int hairpin, isolated;	   /* as above; of a bridge port */
 	/* likewise: what comes for 01:80:c2:00:00:0X goes the way of all frames. Else it goes to
 	 * the node past some or all hooks of nf_tables, and teaches the bridge its source */
 	int bridges_reserved;
@@ -150,9 +150,8 @@ struct flat_link_change {
 };
 #define FLAT_LINK_CHANGE                                                                           \
 	{                                                                                          \
-		.up = -1, .promisc = -1, .allmulti = -1, .hairpin = -1, .isolated = -1, \
-		.bridges_reserved = -1, \
-		.master = -1, .arp_notify = -1                                                     \
+		.up = -1, .promisc = -1, .allmulti = -1, .hairpin = -1, .isolated = -1,            \
+		.bridges_reserved = -1, .master = -1, .arp_notify = -1                             \
 	}
 void flat_link_change(struct flat_net *net, int index, const struct flat_link_change *change,
 		      enum flat_accept accept);

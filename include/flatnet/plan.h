@@ -253,7 +253,7 @@ enum {
 	FLAT_FEATURE_PORTS = 1 << 0,	 /* host ports */
 	FLAT_FEATURE_TUNING = 1 << 1,	 /* sysctls, and what the pod's interface is born with */
 	FLAT_FEATURE_BANDWIDTH = 1 << 2, /* rates */
-	FLAT_FEATURE_GUARD = 1 << 3, /* what it may send, and who may reach it */
+	FLAT_FEATURE_GUARD = 1 << 3,	 /* what it may send, and who may reach it */
 };
 
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
@@ -265,7 +265,7 @@ struct flat_applied {
 	bool veth_made, bridge_made, gateway_made, nft_made;
 	unsigned features; /* FLAT_FEATURE_*, likewise */
 	bool port_chains_made;
-	int netns_fd; /* borrowed: the pod's, where its sysctls were written */
+	int netns_fd;	     /* borrowed: the pod's, where its sysctls were written */
 	unsigned guard_made; /* FLAT_GUARD_MADE_* */
 	struct flat_prefix gateways[FLAT_MAX_LEASE];
 	size_t gateway_count;
