@@ -132,7 +132,7 @@ static int resolve(struct flat_request *req, struct flat_sysctl *s, struct flat_
 	static const char net[] = "net/", name[] = "IFNAME";
 	const char *key = s->key[0] == '/' ? s->key + 1 : s->key;
 	const char *place = strstr(key, name);
-	char path[SYSCTL_PATH];
+	char path[SYSCTL_PATH] = "";
 	size_t n = 0;
 	for (const char *p = key; *p && n + FLAT_IFNAME_LEN < sizeof path; p++) {
 		if (p == place && req->ifname[0]) {

@@ -106,6 +106,7 @@ cni DEL d ctr-d eth0 <<<"$(conf 1)"
 cni ADD d ctr-d eth0 <<<"$(conf 1 '.ingressPolicy = "same-bridge"')"
 fails '... which has one now: nothing new' can_ping - c "$(pod_ip - a)"
 is "$(say two)" two '... what is there goes on'
+# shellcheck disable=SC2154 # coproc sets it
 kill "$talk_PID"
 remove_pods
 
@@ -183,6 +184,7 @@ tamper "set 'within' allows more" 'a way within the bridge' 'add element inet fl
 ip link set "$host" type bridge_slave group_fwd_mask 0
 check
 cni_fails 103 'group_fwd_mask' 'CHECK misses the way of reserved groups'
+# shellcheck disable=SC2016
 eval "$(jq -r .msg <<<"$cni_out" | sed 's/.*`\(.*\)`.*/\1/')"
 check
 cni_ok '... and its cure cures'
