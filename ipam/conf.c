@@ -423,11 +423,12 @@ static int read_resolv_conf(struct flat_arena *arena, const char *path, struct f
 /* ---- the whole ---------------------------------------------------------------------------------
  */
 
-int flat_ipam_conf_parse(struct flat_request *req, const struct flat_json_list *subnets,
-			 struct flat_ipam_conf *ret_conf, struct flat_err *err)
+int flat_ipam_conf_parse(struct flat_request *req, const char *data_dir,
+			 const struct flat_json_list *subnets, struct flat_ipam_conf *ret_conf,
+			 struct flat_err *err)
 {
 	struct input in = { 0 };
-	struct flat_ipam_conf conf = { .data_dir = FLAT_IPAM_DATA_DIR };
+	struct flat_ipam_conf conf = { .data_dir = data_dir };
 	int r = flat_json_decode(req->json, "", flat_ipam_fields, &in, &req->arena, err);
 	if (r < 0)
 		return r;
@@ -436,7 +437,7 @@ int flat_ipam_conf_parse(struct flat_request *req, const struct flat_json_list *
 	if (conf.data_dir[0] != '/')
 		return flat_fail(err, FLAT_CODE_CONFIG, 0,
 				 "ipam.dataDir: '%.128s' is not an absolute path, like '%s'",
-				 conf.data_dir, FLAT_IPAM_DATA_DIR);
+				 conf.data_dir, data_dir);
 	conf.routes = in.routes;
 	r = gather_sets(req, &in, subnets, &conf.sets, err);
 	if (r < 0)

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * The CNI commands of type flatnet, over the model: who gets the addresses, who applies them, who
- * takes them back.
+ * The CNI commands of types flatnet and bridge, over the model: who gets the addresses, who applies
+ * them, who takes them back.
  */
 #include "verbs.h"
 
 #include <flatnet/state.h>
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,8 +95,9 @@ static void source_close(struct source *s)
 /* ---- the pod's namespace -----------------------------------------------------------------------
  */
 
-static int open_netns(const struct flat_request *req, int *ret_fd, struct flat_err *err)
+int flat_call_netns(const struct flat_call *call, int *ret_fd, struct flat_err *err)
 {
+	const struct flat_request *req = call->req;
 	flat_auto_fd fd = -1;
 	int r = flat_netns_open(req->netns, &fd, err);
 	if (r < 0)
@@ -153,11 +155,11 @@ int flat_verb_add(const struct flat_call *call, struct flat_err *err)
 
 	if (!attachment)
 		return flat_fail(err, FLAT_CODE_INTERNAL, ENOMEM, "attachment");
-	r = open_netns(req, &netns, err);
+	r = flat_call_netns(call, &netns, err);
 	if (r >= 0)
 		r = flat_net_open(&net, err);
 	if (r >= 0)
-		r = flat_conf_parse(req, &call->host, net, call->log, &conf, err);
+		r = flat_conf_parse(req, call->defaults, &call->host, net, call->log, &conf, err);
 	if (r < 0)
 		return r;
 
@@ -217,21 +219,46 @@ static int release_foreign(const struct flat_call *call, struct flat_err *err)
 	return r < 0 ? flat_wrap(err, "ipam '%.64s'", call->req->ipam_type) : 0;
 }
 
-int flat_verb_del(const struct flat_call *call, struct flat_err *err)
+/* The host veth as prevResult tells it: the first link of the node that is neither the bridge nor
+ * its gateway. NULL: it tells none. */
+static const char *told_host_veth(const struct flat_request *req, const struct flat_conf *conf)
+{
+	const struct flat_result *prev = req->prev_result;
+	for (size_t i = 0; prev && i < prev->interface_count; i++) {
+		const struct flat_result_interface *link = &prev->interfaces[i];
+		if (!(link->sandbox && link->sandbox[0]) && strcmp(link->name, conf->bridge) != 0 &&
+		    strcmp(link->name, conf->gateway_link) != 0 && flat_ifname_is_valid(link->name))
+			return link->name;
+	}
+	return NULL;
+}
+
+/* 1: there was a link, 0: there was none. */
+static int remove_link(const struct flat_call *call, const struct flat_conf *conf,
+		       struct flat_err *err)
 {
 	struct flat_request *req = call->req;
 	flat_auto_net *net = NULL;
+	int r = flat_net_open(&net, err);
+	if (r >= 0)
+		r = flat_attachment_remove(net, req->name, req->container_id, req->ifname, err);
+	if (r == 0 && conf->reference) /* it may be of the time before we had this name */
+		r = flat_attachment_remove_reference(net, req, conf->bridge,
+						     told_host_veth(req, conf), err);
+	return r;
+}
+
+int flat_verb_del(const struct flat_call *call, struct flat_err *err)
+{
+	struct flat_request *req = call->req;
 	struct flat_conf conf;
 	struct flat_err e = { 0 };
 	int removed, r = 0;
 
-	flat_conf_parse_lenient(req, &conf);
+	flat_conf_parse_lenient(req, call->defaults, &conf);
 	if (conf.ipam_over_link) /* while there is a link to say good-bye by */
 		r = release_foreign(call, &e);
-	removed = flat_net_open(&net, err);
-	if (removed >= 0)
-		removed =
-			flat_attachment_remove(net, req->name, req->container_id, req->ifname, err);
+	removed = remove_link(call, &conf, err);
 	/* the address of a link that is still there would be given out twice: the runtime will come
 	 * again */
 	if (conf.ipam_kind == FLAT_IPAM_OWN)
@@ -303,11 +330,11 @@ int flat_verb_check(const struct flat_call *call, struct flat_err *err)
 	has_mac = own_part(req, &lease, seen, err);
 	if (has_mac < 0)
 		return has_mac;
-	r = open_netns(req, &netns, err);
+	r = flat_call_netns(call, &netns, err);
 	if (r >= 0)
 		r = flat_net_open(&net, err);
 	if (r >= 0)
-		r = flat_conf_parse(req, &call->host, net, call->log, &conf, err);
+		r = flat_conf_parse(req, call->defaults, &call->host, net, call->log, &conf, err);
 	if (r < 0)
 		return r;
 	/* prevResult has it, unless somebody took it away again, as multus for another network's */
@@ -319,6 +346,12 @@ int flat_verb_check(const struct flat_call *call, struct flat_err *err)
 		attachment->pod_mac = seen->pod_mac; /* a later plugin may have set another */
 	if (seen->mtu)
 		*(attachment->tuning.mtu ? &attachment->tuning.mtu : &attachment->mtu) = seen->mtu;
+	const char *veth = conf.reference ? told_host_veth(req, &conf) : NULL;
+	if (veth && strcmp(veth, attachment->host_ifname) != 0) {
+		/* of the time before we had this name; its rules are elsewhere */
+		snprintf(attachment->host_ifname, sizeof attachment->host_ifname, "%s", veth);
+		attachment->nft.name = NULL;
+	}
 	r = flat_attachment_verify(attachment, net, netns, err);
 	if (r < 0)
 		return r;
@@ -388,7 +421,7 @@ int flat_verb_gc(const struct flat_call *call, struct flat_err *err)
 	struct flat_err e = { 0 };
 	int r, first = 0;
 
-	flat_conf_parse_lenient(req, &conf);
+	flat_conf_parse_lenient(req, call->defaults, &conf);
 	r = flat_net_open(&net, err);
 	if (r < 0)
 		return r;
@@ -434,7 +467,7 @@ static int status(const struct flat_call *call, struct flat_err *err)
 	struct flat_link link;
 	int r = flat_net_open(&net, err);
 	if (r >= 0)
-		r = flat_conf_parse(req, &call->host, net, NULL, &conf, err);
+		r = flat_conf_parse(req, call->defaults, &call->host, net, NULL, &conf, err);
 	if (r < 0)
 		return r;
 	r = flat_link_by_name(net, conf.bridge, &link, err);

@@ -340,6 +340,9 @@ char *flat_version_print(const char *text, size_t len);
  * when no directory has it. */
 int flat_delegate_run(struct flat_request *req, const char *type, enum flat_command command,
 		      struct flat_result *ret_result, struct flat_err *err);
+/* Would that execute the very file that runs now, a link of another name to it? Then it can be done
+ * without. When in doubt: false. */
+bool flat_delegate_is_self(const struct flat_request *req, const char *type);
 
 /* ---- main's half: standard input and output ----------------------------------------------------
  */

@@ -9,13 +9,15 @@
 #include <flatnet/cni.h>
 
 struct flat_plugin {
-	const char *name;  /* of the executable: starts each line on standard error */
-	const char *about; /* what a person reads who starts it by hand: "CNI plugin, ..." */
+	const char *name;   /* of the executable: starts each line on standard error */
+	const char *about;  /* what a person reads who starts it by hand: "CNI plugin, ..." */
+	const char *manual; /* the page of section 8 that tells more */
 	/* Carries out any command but VERSION. A command that has a result prints it itself, on
 	 * output_fd: when that fails, it can still be undone. The error is printed by the caller.
 	 */
-	int (*carry_out)(struct flat_request *req, const struct flat_log *log, int output_fd,
-			 struct flat_err *err);
+	int (*carry_out)(void *arg, struct flat_request *req, const struct flat_log *log,
+			 int output_fd, struct flat_err *err);
+	void *arg;
 };
 
 /* Returns the exit status. Logs go to standard error. */

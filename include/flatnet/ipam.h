@@ -35,21 +35,24 @@ struct flat_ip_range_set {
  * args.cni.ips, CNI_ARGS IP.
  */
 struct flat_ipam_conf {
-	const char *data_dir;		 /* absolute; default FLAT_IPAM_DATA_DIR */
+	const char *data_dir;		 /* absolute */
 	struct flat_json_list sets;	 /* struct flat_ip_range_set, in order: one address each */
 	struct flat_json_list routes;	 /* struct flat_route */
 	struct flat_dns dns;		 /* of resolvConf */
 	struct flat_json_list requested; /* struct flat_ip */
 };
 
-#define FLAT_IPAM_DATA_DIR "/run/flatnet/ipam"
+/* The data directory where the configuration names none: ours, and the reference host-local's. */
+#define FLAT_IPAM_DATA_DIR	 "/run/flatnet/ipam"
+#define FLAT_IPAM_HOST_LOCAL_DIR "/var/lib/cni/networks"
 
-/* Decodes and validates. `subnets` (struct flat_prefix; may be NULL) is used, one range set each,
- * when the configuration names no range at all; then no range at all is code 7. Reads resolvConf.
- * Memory is req's arena. Go-cni's flat list of runtimeConfig.ipRanges is accepted as well as the
- * list of lists. */
-int flat_ipam_conf_parse(struct flat_request *req, const struct flat_json_list *subnets,
-			 struct flat_ipam_conf *ret_conf, struct flat_err *err);
+/* Decodes and validates. data_dir is the default. `subnets` (struct flat_prefix; may be NULL) is
+ * used, one range set each, when the configuration names no range at all; then no range at all is
+ * code 7. Reads resolvConf. Memory is req's arena. Go-cni's flat list of runtimeConfig.ipRanges is
+ * accepted as well as the list of lists. */
+int flat_ipam_conf_parse(struct flat_request *req, const char *data_dir,
+			 const struct flat_json_list *subnets, struct flat_ipam_conf *ret_conf,
+			 struct flat_err *err);
 extern const struct flat_json_field flat_ipam_fields[]; /* the keys that it reads */
 /* Does the configuration name a range of its own (ipam.subnet, ipam.ranges or
  * runtimeConfig.ipRanges)? */
@@ -196,3 +199,12 @@ bool flat_store_is_in_flight(struct flat_store *store, const struct flat_ip *ip)
  * when its nearest parent can be written. */
 int flat_ipam_status(const struct flat_ipam_conf *conf, const char *network,
 		     const struct flat_ipam_witness *witness, struct flat_err *err);
+
+/* ---- the plugin --------------------------------------------------------------------------------
+ */
+
+/* Carries out any CNI command but VERSION as an IPAM plugin, over the store in the default
+ * directory data_dir; ADD writes its result to output_fd. It knows no links, so it never judges who
+ * is alive. */
+int flat_ipam_carry_out(struct flat_request *req, const char *data_dir, const struct flat_log *log,
+			int output_fd, struct flat_err *err);

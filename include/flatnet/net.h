@@ -405,6 +405,12 @@ int flat_nft_find_blocker(const struct flat_nft_network *of, char ret_what[stati
 /* Removes this network's rules, and the table with the last of them. Nothing there is success. */
 int flat_nft_remove(const char *name, struct flat_err *err);
 
+/* Removes the rules that the reference plugins made for the ipMasq of this attachment, with
+ * iptables (iptables-nft; by network and container alone, as it does) or nft. Nothing there is
+ * success. Returns how many there were. */
+int flat_nft_remove_reference_masquerade(const char *network, const char *container_id,
+					 const char *ifname, struct flat_err *err);
+
 /* ---- nf_tables: host ports ---------------------------------------------------------------------
  */
 

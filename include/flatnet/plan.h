@@ -19,8 +19,19 @@
 
 #define FLAT_CLUSTER_CIDR "10.244.0.0/16"
 
-/* ---- configuration of type flatnet -------------------------------------------------------------
+/* ---- configuration of type flatnet, and of type bridge -----------------------------------------
  */
+
+/* What a configuration means where it says nothing. */
+struct flat_defaults {
+	/* Everything is as with the reference bridge plugin: no key of ours counts, nothing is
+	 * known of other nodes, a network without ipam has no addresses. */
+	bool reference;
+	bool is_gateway, is_default_gateway, hairpin;
+	const char *ipam_type, *data_dir; /* of the IPAM that is carried out in-process */
+	unsigned features;		  /* FLAT_FEATURE_*: those whose keys count */
+};
+extern const struct flat_defaults flat_defaults_flatnet, flat_defaults_bridge;
 
 /* Who this host is; main asks the system, the library doesn't. */
 struct flat_host {
@@ -42,7 +53,7 @@ enum flat_ingress_policy {
 };
 
 enum flat_ipam_kind {
-	FLAT_IPAM_OWN,	   /* flatnet-ipam, in-process */
+	FLAT_IPAM_OWN,	   /* flatnet-ipam or host-local, in-process */
 	FLAT_IPAM_FOREIGN, /* another program, executed */
 	FLAT_IPAM_NONE,	   /* no addresses: layer 2 only */
 };
@@ -89,6 +100,7 @@ struct flat_bandwidth {
 };
 
 struct flat_conf {
+	bool reference; /* see struct flat_defaults */
 	const char *bridge;
 	char gateway_link[FLAT_IFNAME_LEN]; /* see flat_name_gateway() */
 	bool is_gateway, is_default_gateway, force_address, ip_masq;
@@ -126,14 +138,16 @@ struct flat_conf {
  * runtimeConfig, args.cni and CNI_ARGS in the spec's precedence, nodes or subnet file, the
  * underlay's MTU. Memory is req's arena. Code 7 for what is wrong in the configuration, 2 for what
  * is not supported, 11 while the node's subnet is not known yet. */
-int flat_conf_parse(struct flat_request *req, const struct flat_host *host, struct flat_net *net,
-		    const struct flat_log *log, struct flat_conf *ret_conf, struct flat_err *err);
+int flat_conf_parse(struct flat_request *req, const struct flat_defaults *defaults,
+		    const struct flat_host *host, struct flat_net *net, const struct flat_log *log,
+		    struct flat_conf *ret_conf, struct flat_err *err);
 /* The tables of all keys that a configuration of type flatnet may have, one after the other, NULL
  * after the last. A key may be in several: runtimeConfig is. */
 const struct flat_json_field *flat_conf_table(size_t i);
 /* The little that DEL and GC need, and that must work whatever has become of the rest: bridge, kind
  * of IPAM, data directory. */
-void flat_conf_parse_lenient(struct flat_request *req, struct flat_conf *ret_conf);
+void flat_conf_parse_lenient(struct flat_request *req, const struct flat_defaults *defaults,
+			     struct flat_conf *ret_conf);
 
 /* ---- names -------------------------------------------------------------------------------------
  */
@@ -204,6 +218,7 @@ struct flat_attachment {
 			 kernel's */
 	bool hairpin, isolated;
 	bool pod_up, enable_dad;
+	bool link_local; /* also without an IPv6 address the pod has one of its link */
 	uint16_t vlan;
 	const struct flat_vlan_range *vlan_trunk;
 	size_t vlan_trunk_count;
@@ -254,6 +269,7 @@ enum {
 	FLAT_FEATURE_TUNING = 1 << 1,	 /* sysctls, and what the pod's interface is born with */
 	FLAT_FEATURE_BANDWIDTH = 1 << 2, /* rates */
 	FLAT_FEATURE_GUARD = 1 << 3,	 /* what it may send, and who may reach it */
+	FLAT_FEATURES_ALL = ~0,
 };
 
 /* What an apply has made so far, for the way back. Initialise with FLAT_APPLIED. */
@@ -298,10 +314,18 @@ int flat_attachment_verify(const struct flat_attachment *attachment, struct flat
 			   int netns_fd, struct flat_err *err);
 
 /* DEL: removes the features of (network, container_id, ifname), its host veth, and with that the
- * pod's interface. Gone is success; a link of that name which belongs to somebody else is left
- * alone. */
+ * pod's interface. 1: the link was there; 0: gone is success; a link of that name which belongs to
+ * somebody else is left alone. */
 int flat_attachment_remove(struct flat_net *net, const char *network, const char *container_id,
 			   const char *ifname, struct flat_err *err);
+
+/* DEL of what the reference bridge plugin made for it: the port of `bridge` that is called
+ * host_ifname (NULL: not known), else that whose peer is `ifname` in netns ("": gone), and the
+ * rules of its ipMasq. 1: there was something; 0: there was nothing. What is not the reference's is
+ * left alone, and so are rules of iptables-legacy. */
+int flat_attachment_remove_reference(struct flat_net *net, const struct flat_request *req,
+				     const char *bridge, const char *host_ifname,
+				     struct flat_err *err);
 
 /* ---- witness: what the links tell about reservations -------------------------------------------
  */

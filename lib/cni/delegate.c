@@ -48,6 +48,15 @@ static int find_plugin(const char *path, const char *type, char *ret_file, size_
 	return flat_detail(err, "install it into a directory of CNI_PATH, or correct the type");
 }
 
+bool flat_delegate_is_self(const struct flat_request *req, const char *type)
+{
+	char file[PATH_MAX];
+	struct stat self, other;
+	return find_plugin(req->path, type, file, sizeof file, NULL) >= 0 &&
+	       !stat("/proc/self/exe", &self) && !stat(file, &other) &&
+	       self.st_dev == other.st_dev && self.st_ino == other.st_ino;
+}
+
 /* ---- environment -------------------------------------------------------------------------------
  */
 

@@ -21,7 +21,7 @@ static int about(const struct flat_plugin *plugin)
 		"%s " FLAT_VERSION ": %s\n"
 		"CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"
 		"Container runtimes start it; by hand, use cnitool. See %s(8).\n",
-		plugin->name, plugin->about, plugin->name);
+		plugin->name, plugin->about, plugin->manual);
 	return EXIT_SUCCESS;
 }
 
@@ -83,7 +83,7 @@ int flat_plugin_main(const struct flat_plugin *plugin)
 	if (r >= 0)
 		r = flat_request_parse(&env, input, len, &req, &err);
 	if (r >= 0)
-		r = plugin->carry_out(&req, &log, STDOUT_FILENO, &err);
+		r = plugin->carry_out(plugin->arg, &req, &log, STDOUT_FILENO, &err);
 	int status = r < 0 ? fail(plugin, &err, req.version) : EXIT_SUCCESS;
 	flat_request_free(&req);
 	return status;

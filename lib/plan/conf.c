@@ -107,8 +107,7 @@ static const struct flat_json_field args_fields[] = {
 };
 
 #define RAW(type, field) type, offsetof(struct raw, field)
-static const struct flat_json_field conf_fields[] = {
-	/* the reference bridge plugin's */
+static const struct flat_json_field bridge_fields[] = {
 	{ .key = "bridge", RAW(FLAT_JSON_STRING, bridge) },
 	{ .key = "isGateway", RAW(FLAT_JSON_TRISTATE, is_gateway) },
 	{ .key = "isDefaultGateway", RAW(FLAT_JSON_TRISTATE, is_default_gateway) },
@@ -129,6 +128,12 @@ static const struct flat_json_field conf_fields[] = {
 	{ .key = "disableContainerInterface", RAW(FLAT_JSON_BOOL, disable_container_interface) },
 	{ .key = "portIsolation", RAW(FLAT_JSON_BOOL, port_isolation) },
 	{ .key = "dns", RAW(FLAT_JSON_OBJECT, dns), .table = flat_dns_fields },
+	/* from the runtime */
+	{ .key = "runtimeConfig", FLAT_JSON_OBJECT, 0, .table = runtime_fields },
+	{ .key = "args", FLAT_JSON_OBJECT, 0, .table = args_fields },
+	FLAT_JSON_END,
+};
+static const struct flat_json_field own_fields[] = {
 	/* the reference tuning plugin's; the others are in tuning.c */
 	{ .key = "mac", RAW(FLAT_JSON_MAC, mac), .offset2 = offsetof(struct raw, has_mac) },
 	/* our own */
@@ -143,16 +148,13 @@ static const struct flat_json_field conf_fields[] = {
 	{ .key = "nodesFile", RAW(FLAT_JSON_STRING, nodes_file) },
 	{ .key = "nodeName", RAW(FLAT_JSON_STRING, node_name) },
 	{ .key = "subnetFile", RAW(FLAT_JSON_STRING, subnet_file) },
-	/* from the runtime */
-	{ .key = "runtimeConfig", FLAT_JSON_OBJECT, 0, .table = runtime_fields },
-	{ .key = "args", FLAT_JSON_OBJECT, 0, .table = args_fields },
 	FLAT_JSON_END,
 };
 
 const struct flat_json_field *flat_conf_table(size_t i)
 {
-	const struct flat_json_field *const own[] = { conf_fields, flat_annotation_fields,
-						      flat_ipam_fields };
+	const struct flat_json_field *const own[] = { bridge_fields, own_fields,
+						      flat_annotation_fields, flat_ipam_fields };
 	size_t names = 0;
 	while (flat_request_table(names))
 		names++;
@@ -164,9 +166,10 @@ const struct flat_json_field *flat_conf_table(size_t i)
 	return feature ? feature->fields : NULL;
 }
 
-/* Of these, what DEL and GC need. */
+/* Of the former, what DEL and GC need. */
 static const struct flat_json_field vlan_fields[] = {
 	{ .key = "isGateway", RAW(FLAT_JSON_TRISTATE, is_gateway) },
+	{ .key = "isDefaultGateway", RAW(FLAT_JSON_TRISTATE, is_default_gateway) },
 	{ .key = "vlan", RAW(FLAT_JSON_INT, vlan), .min = 0, .max = VLAN_MAX },
 	FLAT_JSON_END,
 };
@@ -224,17 +227,22 @@ static int name_gateway(struct flat_conf *conf, struct flat_err *err)
 	return 0;
 }
 
-static int parse_ipam_kind(struct flat_request *req, const struct raw *raw, struct flat_conf *conf,
-			   struct flat_err *err)
+/* Instead of executing host-local, its work is done here where it would be this program that is
+ * executed; which IPAM a name means, CNI_PATH decides. */
+static int parse_ipam_kind(struct flat_request *req, const struct flat_defaults *d,
+			   const struct raw *raw, struct flat_conf *conf, struct flat_err *err)
 {
 	const char *type = req->ipam_type;
-	if (raw->disable_container_interface && (req->has_ipam && !(type && !type[0])))
+	if (!type && d->reference)
+		type = "";
+	if (raw->disable_container_interface && req->has_ipam && !(type && !type[0]))
 		return flat_fail(
 			err, FLAT_CODE_CONFIG, 0,
 			"disableContainerInterface: cannot be used with ipam: an interface that stays down has no address");
 	if (raw->disable_container_interface || (type && !type[0]))
 		conf->ipam_kind = FLAT_IPAM_NONE;
-	else if (!type || !strcmp(type, "flatnet-ipam"))
+	else if (!type || (!strcmp(type, d->ipam_type) &&
+			   (!d->reference || flat_delegate_is_self(req, type))))
 		conf->ipam_kind = FLAT_IPAM_OWN;
 	else
 		conf->ipam_kind = FLAT_IPAM_FOREIGN;
@@ -284,18 +292,42 @@ static int validate(const struct raw *raw, struct flat_err *err)
 	return 0;
 }
 
-int flat_conf_parse(struct flat_request *req, const struct flat_host *host, struct flat_net *net,
-		    const struct flat_log *log, struct flat_conf *ret_conf, struct flat_err *err)
+const struct flat_defaults flat_defaults_flatnet = {
+	.is_gateway = true,
+	.is_default_gateway = true,
+	.hairpin = true,
+	.ipam_type = "flatnet-ipam",
+	.data_dir = FLAT_IPAM_DATA_DIR,
+	.features = (unsigned)FLAT_FEATURES_ALL,
+};
+
+const struct flat_defaults flat_defaults_bridge = {
+	.reference = true,
+	.ipam_type = "host-local",
+	.data_dir = FLAT_IPAM_HOST_LOCAL_DIR,
+};
+
+static bool choose(int given, bool otherwise)
+{
+	return given == -1 ? otherwise : given;
+}
+
+int flat_conf_parse(struct flat_request *req, const struct flat_defaults *d,
+		    const struct flat_host *host, struct flat_net *net, const struct flat_log *log,
+		    struct flat_conf *ret_conf, struct flat_err *err)
 {
 	struct raw raw = { .bridge = "cni0",
 			   .is_gateway = -1,
 			   .is_default_gateway = -1,
 			   .ip_masq = -1,
 			   .hairpin = -1 };
-	struct flat_conf conf = { 0 };
+	struct flat_conf conf = { .reference = d->reference,
+				  .tuning = { .promisc = -1, .allmulti = -1 } };
 	int r;
 
-	r = flat_json_decode(req->json, "", conf_fields, &raw, &req->arena, err);
+	r = flat_json_decode(req->json, "", bridge_fields, &raw, &req->arena, err);
+	if (r >= 0 && !d->reference)
+		r = flat_json_decode(req->json, "", own_fields, &raw, &req->arena, err);
 	if (r < 0)
 		return r;
 	if (!raw.bridge[0])
@@ -304,22 +336,21 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 	if (r < 0)
 		return r;
 
-	r = parse_ipam_kind(req, &raw, &conf, err);
+	r = parse_ipam_kind(req, d, &raw, &conf, err);
 	if (r < 0)
 		return r;
 	conf.bridge = raw.bridge;
 	/* whose address a DHCP server tells as the router's is not the node's to take */
 	if (conf.ipam_over_link && raw.is_gateway == -1)
 		raw.is_gateway = 0;
-	conf.is_default_gateway = conf.ipam_kind != FLAT_IPAM_NONE && raw.is_default_gateway != 0 &&
-				  raw.is_gateway != 0;
-	if (raw.is_default_gateway == 1)
-		conf.is_default_gateway = true; /* implies isGateway, as in the reference */
-	conf.is_gateway = conf.ipam_kind != FLAT_IPAM_NONE &&
-			  (raw.is_gateway != 0 || conf.is_default_gateway);
+	const bool gateway = choose(raw.is_gateway, d->is_gateway);
+	conf.is_default_gateway = conf.ipam_kind != FLAT_IPAM_NONE &&
+				  choose(raw.is_default_gateway, d->is_default_gateway && gateway);
+	/* implied, as in the reference */
+	conf.is_gateway = conf.ipam_kind != FLAT_IPAM_NONE && (gateway || conf.is_default_gateway);
 	conf.force_address = raw.force_address;
 	conf.ip_masq = raw.ip_masq == 1;
-	conf.hairpin = raw.hairpin == -1 ? !raw.promisc : raw.hairpin;
+	conf.hairpin = choose(raw.hairpin, d->hairpin && !raw.promisc);
 	conf.promisc = raw.promisc;
 	conf.enable_dad = raw.enable_dad;
 	conf.disable_container_interface = raw.disable_container_interface;
@@ -327,13 +358,14 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 	conf.mtu = (uint32_t)raw.mtu;
 	conf.vlan = (uint16_t)raw.vlan;
 	conf.preserve_default_vlan = raw.preserve_default_vlan;
-	conf.dns = flat_dns_is_empty(&raw.runtime.dns) ? raw.dns : raw.runtime.dns;
+	conf.dns = flat_dns_is_empty(&raw.runtime.dns) || d->reference ? raw.dns : raw.runtime.dns;
 	if (given(raw.mode))
 		conf.mode = strcmp(raw.mode, "l2") ? FLAT_BRIDGE_ROUTED : FLAT_BRIDGE_L2;
 	else /* who asks for isolated ports wants pods kept apart: a way through the node would undo
 		that */
-		conf.mode = conf.is_gateway && !conf.port_isolation ? FLAT_BRIDGE_ROUTED
-								    : FLAT_BRIDGE_L2;
+		conf.mode = conf.is_gateway && !conf.port_isolation && !d->reference
+				    ? FLAT_BRIDGE_ROUTED
+				    : FLAT_BRIDGE_L2;
 	if (conf.mode == FLAT_BRIDGE_ROUTED && !conf.is_gateway)
 		return flat_fail(
 			err, FLAT_CODE_CONFIG, 0,
@@ -348,7 +380,7 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 	if (r < 0)
 		return r;
 
-	r = parse_annotations(req, &conf, err);
+	r = d->reference ? 0 : parse_annotations(req, &conf, err);
 	if (r < 0)
 		return r;
 	conf.has_mac = true;
@@ -378,37 +410,41 @@ int flat_conf_parse(struct flat_request *req, const struct flat_host *host, stru
 		.cluster_cidrs = raw.cluster_cidrs,
 		.ip_masq_given = raw.ip_masq != -1,
 	};
-	r = flat_node_resolve(req, &source, host, net, &conf, err);
+	if (!d->reference)
+		r = flat_node_resolve(req, &source, host, net, &conf, err);
+	else if (conf.ipam_kind == FLAT_IPAM_OWN)
+		r = flat_ipam_conf_parse(req, d->data_dir, NULL, &conf.ipam, err);
 	if (r >= 0)
-		r = flat_features_parse(req, log, &conf, err);
+		r = flat_features_parse(req, d->features, log, &conf, err);
 	if (r < 0)
 		return r;
 	*ret_conf = conf;
 	return 0;
 }
 
-void flat_conf_parse_lenient(struct flat_request *req, struct flat_conf *ret_conf)
+void flat_conf_parse_lenient(struct flat_request *req, const struct flat_defaults *d,
+			     struct flat_conf *ret_conf)
 {
 	const struct flat_json *ipam = flat_json_get(req->json, "ipam");
 	const char *bridge = flat_json_text(flat_json_get(req->json, "bridge"));
 	const char *dir = ipam ? flat_json_text(flat_json_get(ipam, "dataDir")) : NULL;
 	const struct raw raw = { 0 };
-	struct flat_conf conf = { 0 };
+	struct flat_conf conf = { .reference = d->reference };
 
 	conf.bridge = bridge && flat_ifname_is_valid(bridge)
 			      ? flat_arena_strdup(&req->arena, bridge)
 			      : "cni0";
 	if (!conf.bridge)
 		conf.bridge = "cni0";
-	parse_ipam_kind(req, &raw, &conf, NULL);
-	struct raw vlan = { .is_gateway = -1 };
+	parse_ipam_kind(req, d, &raw, &conf, NULL);
+	struct raw vlan = { .is_gateway = d->is_gateway };
 	if (flat_json_decode(req->json, "", vlan_fields, &vlan, &req->arena, NULL) >= 0)
 		conf.vlan = (uint16_t)vlan.vlan;
-	conf.is_gateway = vlan.is_gateway != 0;
+	conf.is_gateway = vlan.is_gateway || vlan.is_default_gateway;
 	if (name_gateway(&conf, NULL) < 0)
 		memcpy(conf.gateway_link, conf.bridge, strlen(conf.bridge) + 1);
 	conf.ipam.data_dir = dir && dir[0] == '/' ? flat_arena_strdup(&req->arena, dir) : NULL;
 	if (!conf.ipam.data_dir)
-		conf.ipam.data_dir = FLAT_IPAM_DATA_DIR;
+		conf.ipam.data_dir = d->data_dir;
 	*ret_conf = conf;
 }

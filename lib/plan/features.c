@@ -20,12 +20,13 @@ const struct flat_feature *flat_feature_at(size_t i)
 	return i < FLAT_LEN(features) ? features[i] : NULL;
 }
 
-int flat_features_parse(struct flat_request *req, const struct flat_log *log,
+int flat_features_parse(struct flat_request *req, unsigned which, const struct flat_log *log,
 			struct flat_conf *conf, struct flat_err *err)
 {
 	int r = 0;
 	for (size_t i = 0; i < FLAT_LEN(features) && r >= 0; i++)
-		r = features[i]->parse(req, log, conf, err);
+		if (features[i]->bit & which)
+			r = features[i]->parse(req, log, conf, err);
 	return r;
 }
 

@@ -298,7 +298,7 @@ int flat_node_resolve(struct flat_request *req, const struct flat_node_source *s
 			conf->ip_masq = !file.flannel_masq;
 	}
 	if (conf->ipam_kind == FLAT_IPAM_OWN) {
-		r = flat_ipam_conf_parse(req, &subnets, &conf->ipam, err);
+		r = flat_ipam_conf_parse(req, FLAT_IPAM_DATA_DIR, &subnets, &conf->ipam, err);
 		if (r < 0)
 			return r;
 		r = subnets_of_ranges(req, conf, err);

@@ -176,8 +176,9 @@ struct flat_feature {
 extern const struct flat_feature flat_feature_bandwidth, flat_feature_guard, flat_feature_ports,
 	flat_feature_tuning;
 
-/* Each of them in turn. The removals go on after a failure and return the first. */
-int flat_features_parse(struct flat_request *req, const struct flat_log *log,
+/* Each of them in turn; `which` of them are parsed, by their bits. The removals go on after a
+ * failure and return the first. */
+int flat_features_parse(struct flat_request *req, unsigned which, const struct flat_log *log,
 			struct flat_conf *conf, struct flat_err *err);
 int flat_features_plan(struct flat_request *req, const struct flat_conf *conf,
 		       struct flat_attachment *attachment, struct flat_err *err);

@@ -130,7 +130,9 @@ static int plan_result_routes(struct flat_attachment *a, const struct flat_conf 
 	for (size_t i = 0; i < lease->route_count; i++) {
 		const struct flat_route *route = &lease->routes[i];
 		a->result_routes[a->result_route_count++] = *route;
-		if (is_default(&route->dst) && !route->table)
+		/* with the reference one without a router is none, and gets company */
+		if (is_default(&route->dst) && !route->table &&
+		    (route->gw.family || !conf->reference))
 			have_default[route->dst.ip.family == AF_INET6] = true;
 	}
 	for (int v6 = 0; v6 < 2 && conf->is_default_gateway; v6++) {
@@ -249,7 +251,8 @@ static int cover_pods(struct flat_request *req, struct flat_json_list *cluster,
 static int plan_rules(struct flat_request *req, struct flat_attachment *a,
 		      const struct flat_conf *conf, struct flat_err *err)
 {
-	if (!a->ip_count || (!conf->is_gateway && !conf->ip_masq))
+	const bool forward = conf->is_gateway && !conf->reference;
+	if (!a->ip_count || (!forward && !conf->ip_masq))
 		return 0;
 	struct flat_json_list pods = conf->pod_cidrs, cluster = conf->cluster_cidrs;
 	const char *name = a->network;
@@ -284,7 +287,7 @@ static int plan_rules(struct flat_request *req, struct flat_attachment *a,
 		.pods = pods.items,
 		.pod_count = pods.count,
 		.masquerade = conf->ip_masq,
-		.forward = conf->is_gateway,
+		.forward = forward,
 	};
 	return 0;
 }
@@ -352,6 +355,7 @@ static void plan_link(struct flat_request *req, const struct flat_conf *conf,
 	a->isolated = conf->port_isolation;
 	a->pod_up = !conf->disable_container_interface;
 	a->enable_dad = conf->enable_dad;
+	a->link_local = conf->reference;
 	a->vlan = conf->vlan;
 	a->vlan_trunk = conf->vlan_trunk.items;
 	a->vlan_trunk_count = conf->vlan_trunk.count;

@@ -21,15 +21,16 @@ static size_t count_ipv6(const struct flat_attachment *a)
 
 static int tune_pod(const struct flat_attachment *a, struct flat_err *err)
 {
+	const bool ipv6 = count_ipv6(a) > 0;
 	int r = 0;
-	if (!count_ipv6(a))
+	if (!ipv6 && !a->link_local)
 		return 0;
 	const struct {
 		const char *link, *key, *value;
 	} settings[] = {
-		{ "lo", "disable_ipv6", "0" },
-		{ a->ifname, "disable_ipv6", "0" },
-		{ a->ifname, "keep_addr_on_down", "1" },
+		{ "lo", "disable_ipv6", ipv6 ? "0" : NULL },
+		{ a->ifname, "disable_ipv6", ipv6 ? "0" : NULL },
+		{ a->ifname, "keep_addr_on_down", ipv6 ? "1" : NULL },
 		{ a->ifname, "accept_dad", a->enable_dad ? "1" : "0" },
 		/* a redirect would lead around the node's IP layer */
 		{ a->ifname, "accept_redirects", a->bridge.routed ? "0" : NULL },
@@ -124,7 +125,7 @@ static int fill(const struct flat_attachment *a, struct flat_err *err)
 				 (a->enable_dad ? FLAT_ADDR_DAD : 0);
 	struct flat_link_change bare = FLAT_LINK_CHANGE, up = FLAT_LINK_CHANGE;
 	/* What an IPv6 link says when it comes up is flooded to every pod of the bridge. */
-	bare.no_ipv6ll = a->ip_count && !count_ipv6(a);
+	bare.no_ipv6ll = a->ip_count && !a->link_local && !count_ipv6(a);
 	if (bare.no_ipv6ll)
 		flat_link_change(pod, index, &bare, FLAT_UNSUPPORTED_OK);
 	up.up = 1;

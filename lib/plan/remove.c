@@ -39,10 +39,78 @@ int flat_attachment_remove(struct flat_net *net, const char *network, const char
 		removal.links[removal.link_count++] = link.index;
 	if (removal.link_count) {
 		int deleted = flat_link_del_many(net, removal.links, removal.link_count, err);
-		r = r < 0 ? r : deleted;
+		if (r >= 0 && deleted < 0)
+			r = deleted;
 	}
 	flat_net_close(removal.slow);
 	return features < 0 ? features : r;
+}
+
+/* ---- of the reference bridge plugin ------------------------------------------------------------
+ */
+
+/* Inside the pod: which link of the node is the other end? */
+static int find_peer(const char *ifname, int *ret_index, int *ret_peer, struct flat_err *err)
+{
+	flat_auto_net *pod = NULL;
+	struct flat_link link;
+	int r = flat_net_open(&pod, err);
+	if (r >= 0)
+		r = flat_link_by_name(pod, ifname, &link, err);
+	if (r <= 0 || strcmp(link.kind, "veth") != 0)
+		return r < 0 ? r : 0;
+	*ret_index = link.index;
+	*ret_peer = link.peer_index;
+	return 1;
+}
+
+/* 1: the end on the node of the veth that is called ifname in netns. */
+static int find_by_pod(struct flat_net *net, const char *netns, const char *ifname,
+		       struct flat_link *ret_link, struct flat_err *err)
+{
+	flat_auto_fd fd = -1;
+	int back = -1, index, peer, nsid;
+	if (!netns[0] || flat_netns_open(netns, &fd, NULL) < 0 || flat_netns_is_own(fd) != 0)
+		return 0; /* gone, or none of a pod */
+	int r = flat_netns_enter(fd, &back, err);
+	if (r < 0)
+		return r;
+	r = find_peer(ifname, &index, &peer, err);
+	flat_netns_leave(&back);
+	if (r > 0)
+		r = flat_netns_id(net, fd, &nsid, err);
+	if (r > 0)
+		r = flat_link_by_index(net, peer, ret_link, err);
+	return r <= 0 ? r : ret_link->peer_index == index && ret_link->peer_nsid == nsid;
+}
+
+int flat_attachment_remove_reference(struct flat_net *net, const struct flat_request *req,
+				     const char *bridge, const char *host_ifname,
+				     struct flat_err *err)
+{
+	struct flat_err e = { 0 };
+	struct flat_alias alias;
+	struct flat_link link;
+	int master = 0, removed = 0;
+	int r = host_ifname ? flat_link_by_name(net, host_ifname, &link, err) : 0;
+	if (r == 0)
+		r = find_by_pod(net, req->netns, req->ifname, &link, err);
+	if (r > 0)
+		r = flat_link_find_index(net, bridge, &master, err);
+	if (r > 0 && !strcmp(link.kind, "veth") && link.master == master &&
+	    !flat_alias_parse(link.alias, &alias)) {
+		flat_link_del(net, link.index, FLAT_GONE_OK);
+		r = flat_net_commit(net, err);
+		removed = r >= 0;
+	}
+	/* whatever has become of the link */
+	int rules =
+		flat_nft_remove_reference_masquerade(req->name, req->container_id, req->ifname, &e);
+	if (rules < 0 && r >= 0) {
+		*err = e;
+		r = rules;
+	}
+	return r < 0 ? r : removed || rules > 0;
 }
 
 /* The host end has its bridge's MAC; a random one is not. */

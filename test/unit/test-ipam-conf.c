@@ -32,7 +32,7 @@ static int parse(const char *command, const char *version, const char *args, con
 	int r = flat_request_parse(&env, text, strlen(text), req, err);
 	if (r < 0)
 		return r;
-	return flat_ipam_conf_parse(req, subnets, conf, err);
+	return flat_ipam_conf_parse(req, FLAT_IPAM_DATA_DIR, subnets, conf, err);
 }
 
 static const struct flat_ip_range *range(const struct flat_ipam_conf *conf, size_t set, size_t i)

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which plugin this is: that whose name it was started by. */
+#pragma once
+
+#include "verbs.h"
+
+struct flat_type {
+	const char *name;
+	const char *about; /* for people: see struct flat_plugin */
+	/* Any command but VERSION. */
+	int (*carry_out)(const struct flat_call *call, struct flat_err *err);
+	const struct flat_defaults *defaults; /* of a type that is an attachment of its own */
+};
+
+/* By the last part of argv[0]; flatnet where that is no name of the table. */
+const struct flat_type *flat_type_find(const char *argv0);
+
+/* Lo up, and down again (loopback.c). */
+int flat_loopback_carry_out(const struct flat_call *call, struct flat_err *err);
