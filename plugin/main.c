@@ -18,6 +18,7 @@ static int carry_out(void *arg, struct flat_request *req, const struct flat_log 
 	const struct flat_call call = {
 		.req = req,
 		.defaults = type->defaults,
+		.feature = type->feature,
 		.host = { .node_name = getenv("NODE_NAME"), .host_name = host_name },
 		.log = log,
 		.output_fd = output_fd,

@@ -52,6 +52,20 @@ static const struct flat_type types[] = {
 		.carry_out = host_local,
 	},
 	{
+		.name = "portmap",
+		.about = "chained CNI plugin, ports of the host; this is flatnet as the reference "
+			 "plugin",
+		.carry_out = flat_chained_carry_out,
+		.feature = FLAT_FEATURE_PORTS,
+	},
+	{
+		.name = "bandwidth",
+		.about = "chained CNI plugin, limits of the traffic; this is flatnet as the "
+			 "reference plugin",
+		.carry_out = flat_chained_carry_out,
+		.feature = FLAT_FEATURE_BANDWIDTH,
+	},
+	{
 		.name = "loopback",
 		.about = "CNI plugin, the loopback interface; this is flatnet as the reference "
 			 "plugin",

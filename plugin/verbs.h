@@ -7,6 +7,7 @@
 struct flat_call {
 	struct flat_request *req;
 	const struct flat_defaults *defaults; /* of the type */
+	unsigned feature;		      /* FLAT_FEATURE_*: all that a chained type does */
 	struct flat_host host;
 	const struct flat_log *log;
 	int output_fd;

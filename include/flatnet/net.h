@@ -410,6 +410,10 @@ int flat_nft_remove(const char *name, struct flat_err *err);
  * success. Returns how many there were. */
 int flat_nft_remove_reference_masquerade(const char *network, const char *container_id,
 					 const char *ifname, struct flat_err *err);
+/* How many it made for host ports of this container (of nft: of all its networks, as it does);
+ * remove: they go. */
+int flat_nft_reference_ports(const char *network, const char *container_id, bool remove,
+			     struct flat_err *err);
 
 /* ---- nf_tables: host ports ---------------------------------------------------------------------
  */

@@ -163,6 +163,9 @@ void flat_name_gateway(const char *bridge, uint16_t vlan, char ret_name[static F
 
 /* The IFB that what a host veth receives is led through: "fbw" and the same digits. */
 void flat_name_ifb(const char *host_ifname, char ret_name[static FLAT_IFNAME_LEN]);
+/* Is it a name that this can be told of: a host veth of ours, or "veth" and 8 hex digits, as the
+ * reference plugins call theirs? */
+bool flat_name_has_ifb(const char *host_ifname);
 
 /* May it be such a name? */
 bool flat_name_is_host_veth(const char *name);
@@ -326,6 +329,32 @@ int flat_attachment_remove(struct flat_net *net, const char *network, const char
 int flat_attachment_remove_reference(struct flat_net *net, const struct flat_request *req,
 				     const char *bridge, const char *host_ifname,
 				     struct flat_err *err);
+
+/* ---- a feature alone, behind another plugin of a chain -----------------------------------------
+ */
+
+/* What prevResult and the pod's interface tell, as an attachment that has this feature
+ * (FLAT_FEATURE_*) and else nothing. What a feature makes belongs to the node's end of the
+ * interface, whoever made that and whatever its name. 1; 0: the configuration wants nothing of it.
+ * Codes 7, and 2 for an interface without such an end. *applied then knows the link. */
+int flat_chained_plan(struct flat_request *req, unsigned feature, struct flat_net *net,
+		      int netns_fd, const struct flat_log *log,
+		      struct flat_attachment *ret_attachment, struct flat_applied *applied,
+		      struct flat_err *err);
+/* On failure call flat_chained_undo(). */
+int flat_chained_apply(const struct flat_attachment *attachment, struct flat_net *net, int netns_fd,
+		       const struct flat_log *log, struct flat_applied *applied,
+		       struct flat_err *err);
+void flat_chained_undo(const struct flat_attachment *attachment, struct flat_net *net,
+		       struct flat_applied *applied, const struct flat_log *log);
+/* What the reference plugin made of the same is right, too. */
+int flat_chained_verify(struct flat_request *req, struct flat_attachment *attachment,
+			struct flat_net *net, int netns_fd, struct flat_err *err);
+/* DEL, with what the reference plugin made. */
+int flat_chained_remove(struct flat_request *req, unsigned feature, struct flat_net *net,
+			const struct flat_log *log, struct flat_err *err);
+int flat_chained_sweep(struct flat_net *net, unsigned feature, const struct flat_log *log,
+		       struct flat_err *err);
 
 /* ---- witness: what the links tell about reservations -------------------------------------------
  */

@@ -31,6 +31,7 @@ enum {
 struct search {
 	const char *end; /* of the comment */
 	size_t room;	 /* of the comment; where it is full, the end may be cut */
+	bool whole;	 /* it is the comment, from its start */
 };
 
 struct found {
@@ -41,6 +42,8 @@ struct found {
 static bool is_meant(const struct search *s, const char *comment)
 {
 	const size_t len = strlen(comment), end = strlen(s->end);
+	if (s->whole)
+		return !strcmp(comment, s->end);
 	if (len >= end && !strcmp(comment + len - end, s->end))
 		return true;
 	/* the start of what would have been there, with most of the container ID in it */
@@ -155,9 +158,9 @@ static void put_removal(struct flat_nft_batch *b, const struct flat_nft_chain *i
 	}
 }
 
-/* Returns how many rules of this chain went. */
-static int remove_from(struct flat_net *net, const struct flat_nft_chain *chain,
-		       const struct search *search, struct flat_err *err)
+/* Returns how many rules of this chain there are, and removes them unless only_look. */
+static int find_in(struct flat_net *net, const struct flat_nft_chain *chain,
+		   const struct search *search, bool only_look, struct flat_err *err)
 {
 	char buf[FLAT_NFT_REQUEST], text[256] = "";
 	int r = 0;
@@ -177,8 +180,8 @@ static int remove_from(struct flat_net *net, const struct flat_nft_chain *chain,
 		r = flat_nl_dump(net, h, FLAT_GONE_OK | FLAT_UNSUPPORTED_OK, parse_rule,
 				 sizeof(struct found), (void *)search, NULL, &list, err,
 				 "list the rules of chain '%s'", chain->chain);
-		if (r < 0 || !list.count)
-			return r;
+		if (r < 0 || !list.count || only_look)
+			return r < 0 ? r : (int)list.count;
 		if (!attempt) /* the common case is that there is none, and no generation to know */
 			continue;
 		flat_nft_put_marker(&batch, true, generation);
@@ -202,6 +205,23 @@ static int remove_from(struct flat_net *net, const struct flat_nft_chain *chain,
 	return text[0] ? flat_detail(err, "%s", text) : r;
 }
 
+/* One search for the chains of iptables, the other for nft's. */
+static int find_all(const struct flat_nft_chain *chains, size_t count,
+		    const struct search *iptables, const struct search *nft, bool only_look,
+		    struct flat_err *err)
+{
+	flat_auto_net *net = NULL;
+	int found = 0;
+	int r = flat_nl_open(NETLINK_NETFILTER, &net, err);
+	for (size_t i = 0; i < count && r >= 0; i++) {
+		r = find_in(net, &chains[i], strcmp(chains[i].table, "nat") ? nft : iptables,
+			    only_look, err);
+		if (r > 0)
+			found += r;
+	}
+	return r < 0 ? r : found;
+}
+
 int flat_nft_remove_reference_masquerade(const char *network, const char *container_id,
 					 const char *ifname, struct flat_err *err)
 {
@@ -210,21 +230,32 @@ int flat_nft_remove_reference_masquerade(const char *network, const char *contai
 		{ NFPROTO_IPV6, "nat", "POSTROUTING" },
 		{ NFPROTO_INET, "cni_plugins_masquerade", "masq_checks" },
 	};
-	flat_auto_net *net = NULL;
 	flat_auto_free char *iptables = NULL;
 	flat_auto_free char *nft = NULL;
-	int removed = 0;
 	if (asprintf(&iptables, "name: \"%s\" id: \"%s\"", network, container_id) < 0 ||
 	    asprintf(&nft, ", net: %s, if: %s, id: %s", network, ifname, container_id) < 0)
 		return flat_fail(err, FLAT_CODE_NETWORK, ENOMEM, "rules of the reference's ipMasq");
-	int r = flat_nl_open(NETLINK_NETFILTER, &net, err);
-	for (size_t i = 0; i < FLAT_LEN(chains) && r >= 0; i++) {
-		const struct search search = chains[i].family == NFPROTO_INET
-						     ? (struct search){ nft, NFT_COMMENT }
-						     : (struct search){ iptables, COMMENT - 1 };
-		r = remove_from(net, &chains[i], &search, err);
-		if (r > 0)
-			removed += r;
-	}
-	return r < 0 ? r : removed;
+	return find_all(chains, FLAT_LEN(chains), &(struct search){ iptables, COMMENT - 1 },
+			&(struct search){ nft, NFT_COMMENT }, false, err);
+}
+
+int flat_nft_reference_ports(const char *network, const char *container_id, bool remove,
+			     struct flat_err *err)
+{
+	static const struct flat_nft_chain chains[] = {
+		{ NFPROTO_IPV4, "nat", "CNI-HOSTPORT-DNAT" },
+		{ NFPROTO_IPV6, "nat", "CNI-HOSTPORT-DNAT" },
+		{ NFPROTO_IPV4, "cni_hostport", "hostports" },
+		{ NFPROTO_IPV4, "cni_hostport", "hostip_hostports" },
+		{ NFPROTO_IPV4, "cni_hostport", "masquerading" },
+		{ NFPROTO_IPV6, "cni_hostport", "hostports" },
+		{ NFPROTO_IPV6, "cni_hostport", "hostip_hostports" },
+		{ NFPROTO_IPV6, "cni_hostport", "masquerading" },
+	};
+	flat_auto_free char *iptables = NULL;
+	if (asprintf(&iptables, "dnat name: \"%s\" id: \"%s\"", network, container_id) < 0)
+		return flat_fail(err, FLAT_CODE_NETWORK, ENOMEM,
+				 "rules of the reference's portmap");
+	return find_all(chains, FLAT_LEN(chains), &(struct search){ iptables, COMMENT - 1 },
+			&(struct search){ container_id, NFT_COMMENT, true }, !remove, err);
 }

@@ -24,6 +24,12 @@ void flat_name_ifb(const char *host_ifname, char ret_name[static FLAT_IFNAME_LEN
 		 strlen(host_ifname) > 4 ? host_ifname + 4 : "");
 }
 
+bool flat_name_has_ifb(const char *name)
+{
+	return flat_name_is_host_veth(name) || (strlen(name) == 12 && !strncmp(name, "veth", 4) &&
+						strspn(name + 4, "0123456789abcdef") == 8);
+}
+
 bool flat_name_is_host_veth(const char *name)
 {
 	return strlen(name) == 15 && !strncmp(name, "veth", 4) &&

@@ -230,13 +230,17 @@ static int remove_ifb(struct flat_net *net, struct flat_removal *removal, struct
 	char name[FLAT_IFNAME_LEN];
 	struct flat_link link;
 	int index;
+	if (!flat_name_has_ifb(removal->host_ifname))
+		return 0;
 	flat_name_ifb(removal->host_ifname, name);
 	int r = flat_link_find_index(net, name, &index, err);
 	if (r > 0)
 		r = flat_link_by_index(net, index, &link, err);
-	if (r > 0 && !strcmp(link.kind, "ifb"))
+	if (r > 0 && strcmp(link.kind, "ifb") != 0)
+		r = 0;
+	if (r > 0)
 		removal->links[removal->link_count++] = index;
-	return r < 0 ? r : 0;
+	return r;
 }
 
 /* A failed ADD takes the link back, and the IFB with it. */
@@ -283,7 +287,7 @@ static int judge(void *arg, const struct flat_link *link)
 	if (strncmp(link->name, "fbw", 3) != 0)
 		return 0;
 	snprintf(veth, sizeof veth, "veth%.11s", link->name + 3);
-	if (!flat_name_is_host_veth(veth))
+	if (!flat_name_has_ifb(veth))
 		return 0;
 	int r = flat_link_find_index(s->net, veth, &index, s->err);
 	return r == 0 ? collect(s, link->index) : r < 0 ? r : 0;

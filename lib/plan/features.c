@@ -69,27 +69,36 @@ int flat_features_verify(const struct flat_attachment *a, struct flat_net *net, 
 	return r;
 }
 
-int flat_features_remove(struct flat_net *net, struct flat_removal *removal, struct flat_err *err)
-{
-	int first = 0;
-	for (size_t i = FLAT_LEN(features); i-- > 0;) {
-		struct flat_err e = { 0 };
-		int r = features[i]->remove(net, removal, &e);
-		if (r >= 0 || first < 0)
-			continue;
-		first = r;
-		if (err)
-			*err = e;
-	}
-	return first;
-}
-
-int flat_features_sweep(struct flat_net *net, const struct flat_log *log, struct flat_err *err)
+int flat_features_remove(struct flat_net *net, unsigned which, struct flat_removal *removal,
+			 struct flat_err *err)
 {
 	int first = 0, removed = 0;
 	for (size_t i = FLAT_LEN(features); i-- > 0;) {
 		struct flat_err e = { 0 };
-		int r = features[i]->sweep(net, log, &e);
+		int r = features[i]->bit & which ? features[i]->remove(net, removal, &e) : 0;
+		if (r >= 0) {
+			removed += r;
+		} else if (first >= 0) {
+			first = r;
+			if (err)
+				*err = e;
+		}
+	}
+	return first < 0 ? first : removed;
+}
+
+int flat_features_sweep(struct flat_net *net, const struct flat_log *log, struct flat_err *err)
+{
+	return flat_features_sweep_some(net, (unsigned)FLAT_FEATURES_ALL, log, err);
+}
+
+int flat_features_sweep_some(struct flat_net *net, unsigned which, const struct flat_log *log,
+			     struct flat_err *err)
+{
+	int first = 0, removed = 0;
+	for (size_t i = FLAT_LEN(features); i-- > 0;) {
+		struct flat_err e = { 0 };
+		int r = features[i]->bit & which ? features[i]->sweep(net, log, &e) : 0;
 		if (r >= 0) {
 			removed += r;
 		} else if (first >= 0) {

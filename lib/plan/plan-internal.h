@@ -168,7 +168,7 @@ struct flat_feature {
 	int (*verify)(const struct flat_attachment *attachment, struct flat_net *net, int netns_fd,
 		      struct flat_err *err);
 	/* DEL, before the link goes; the pod's namespace may be gone. Nothing there is success, and
-	 * has to be cheap to find out. */
+	 * has to be cheap to find out. Returns how many things it found. */
 	int (*remove)(struct flat_net *net, struct flat_removal *removal, struct flat_err *err);
 	/* Removes what stands for links that are gone. Returns how many. */
 	int (*sweep)(struct flat_net *net, const struct flat_log *log, struct flat_err *err);
@@ -176,8 +176,8 @@ struct flat_feature {
 extern const struct flat_feature flat_feature_bandwidth, flat_feature_guard, flat_feature_ports,
 	flat_feature_tuning;
 
-/* Each of them in turn; `which` of them are parsed, by their bits. The removals go on after a
- * failure and return the first. */
+/* Each of them in turn; `which`: some of them, by their bits. The removals go on after a failure
+ * and return the first, else how many things went. */
 int flat_features_parse(struct flat_request *req, unsigned which, const struct flat_log *log,
 			struct flat_conf *conf, struct flat_err *err);
 int flat_features_plan(struct flat_request *req, const struct flat_conf *conf,
@@ -189,4 +189,14 @@ void flat_features_undo(const struct flat_attachment *attachment, struct flat_ne
 			const struct flat_applied *applied, const struct flat_log *log);
 int flat_features_verify(const struct flat_attachment *attachment, struct flat_net *net,
 			 int netns_fd, struct flat_err *err);
-int flat_features_remove(struct flat_net *net, struct flat_removal *removal, struct flat_err *err);
+int flat_features_remove(struct flat_net *net, unsigned which, struct flat_removal *removal,
+			 struct flat_err *err);
+int flat_features_sweep_some(struct flat_net *net, unsigned which, const struct flat_log *log,
+			     struct flat_err *err);
+
+/* ---- remove.c ----------------------------------------------------------------------------------
+ */
+
+/* 1: the node's end of the veth that is called ifname in this namespace; 0: there is none. */
+int flat_find_host_end(struct flat_net *net, int netns_fd, const char *ifname,
+		       struct flat_link *ret_link, struct flat_err *err);

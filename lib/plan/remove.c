@@ -31,7 +31,7 @@ int flat_attachment_remove(struct flat_net *net, const char *network, const char
 	flat_name_host_veth(network, container_id, ifname, removal.host_ifname);
 	/* Its features first: without the link they would be nobody's. When they cannot go, the
 	 * link can, and whoever sweeps finds them. */
-	int features = flat_features_remove(net, &removal, err);
+	int features = flat_features_remove(net, (unsigned)FLAT_FEATURES_ALL, &removal, err);
 	int r = flat_link_by_name(net, removal.host_ifname, &link, err);
 	if (r > 0 && is_foreign(&link, network, container_id, ifname))
 		r = 0;
@@ -64,21 +64,17 @@ static int find_peer(const char *ifname, int *ret_index, int *ret_peer, struct f
 	return 1;
 }
 
-/* 1: the end on the node of the veth that is called ifname in netns. */
-static int find_by_pod(struct flat_net *net, const char *netns, const char *ifname,
+int flat_find_host_end(struct flat_net *net, int netns_fd, const char *ifname,
 		       struct flat_link *ret_link, struct flat_err *err)
 {
-	flat_auto_fd fd = -1;
 	int back = -1, index, peer, nsid;
-	if (!netns[0] || flat_netns_open(netns, &fd, NULL) < 0 || flat_netns_is_own(fd) != 0)
-		return 0; /* gone, or none of a pod */
-	int r = flat_netns_enter(fd, &back, err);
+	int r = flat_netns_enter(netns_fd, &back, err);
 	if (r < 0)
 		return r;
 	r = find_peer(ifname, &index, &peer, err);
 	flat_netns_leave(&back);
 	if (r > 0)
-		r = flat_netns_id(net, fd, &nsid, err);
+		r = flat_netns_id(net, netns_fd, &nsid, err);
 	if (r > 0)
 		r = flat_link_by_index(net, peer, ret_link, err);
 	return r <= 0 ? r : ret_link->peer_index == index && ret_link->peer_nsid == nsid;
@@ -88,13 +84,16 @@ int flat_attachment_remove_reference(struct flat_net *net, const struct flat_req
 				     const char *bridge, const char *host_ifname,
 				     struct flat_err *err)
 {
+	flat_auto_fd netns = -1;
 	struct flat_err e = { 0 };
 	struct flat_alias alias;
 	struct flat_link link;
 	int master = 0, removed = 0;
 	int r = host_ifname ? flat_link_by_name(net, host_ifname, &link, err) : 0;
-	if (r == 0)
-		r = find_by_pod(net, req->netns, req->ifname, &link, err);
+	/* a namespace that is gone, or is not the pod's, tells nothing */
+	if (r == 0 && req->netns[0] && flat_netns_open(req->netns, &netns, NULL) >= 0 &&
+	    flat_netns_is_own(netns) == 0)
+		r = flat_find_host_end(net, netns, req->ifname, &link, err);
 	if (r > 0)
 		r = flat_link_find_index(net, bridge, &master, err);
 	if (r > 0 && !strcmp(link.kind, "veth") && link.master == master &&
@@ -156,7 +155,7 @@ int flat_attachment_remove_bare(struct flat_net *net, int index, const char *nam
 	if (strcmp(link.kind, "veth") != 0 || strcmp(link.name, name) != 0 || link.alias[0])
 		return 0;
 	memcpy(removal.host_ifname, link.name, sizeof removal.host_ifname);
-	int features = flat_features_remove(net, &removal, err);
+	int features = flat_features_remove(net, (unsigned)FLAT_FEATURES_ALL, &removal, err);
 	removal.links[removal.link_count++] = index;
 	r = flat_link_del_many(net, removal.links, removal.link_count, err);
 	flat_net_close(removal.slow);
