@@ -66,6 +66,12 @@ static const struct flat_type types[] = {
 		.feature = FLAT_FEATURE_BANDWIDTH,
 	},
 	{
+		.name = "tuning",
+		.about = "chained CNI plugin, sysctls and settings of the interface; this is "
+			 "flatnet as the reference plugin",
+		.carry_out = flat_tuning_carry_out,
+	},
+	{
 		.name = "loopback",
 		.about = "CNI plugin, the loopback interface; this is flatnet as the reference "
 			 "plugin",

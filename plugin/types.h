@@ -19,5 +19,8 @@ const struct flat_type *flat_type_find(const char *argv0);
 /* One feature, behind another plugin (chained.c). */
 int flat_chained_carry_out(const struct flat_call *call, struct flat_err *err);
 
+/* Sysctls and settings of an interface that another plugin has made (tuning.c). */
+int flat_tuning_carry_out(const struct flat_call *call, struct flat_err *err);
+
 /* Lo up, and down again (loopback.c). */
 int flat_loopback_carry_out(const struct flat_call *call, struct flat_err *err);

@@ -356,6 +356,27 @@ int flat_chained_remove(struct flat_request *req, unsigned feature, struct flat_
 int flat_chained_sweep(struct flat_net *net, unsigned feature, const struct flat_log *log,
 		       struct flat_err *err);
 
+/* Tuning of an interface that is there already. */
+struct flat_retuning {
+	struct flat_tuning tuning; /* mtu: of the interface */
+	struct flat_mac mac;
+	bool has_mac;
+	const char *data_dir; /* where it is written down what was, for DEL */
+};
+int flat_retuning_parse(struct flat_request *req, const struct flat_log *log,
+			struct flat_retuning *ret_retuning, struct flat_err *err);
+/* Makes it so, or nothing. */
+int flat_retuning_apply(struct flat_request *req, const struct flat_retuning *retuning,
+			int netns_fd, const struct flat_log *log, struct flat_err *err);
+/* The way back of an ADD. What goes wrong is logged. */
+void flat_retuning_undo(struct flat_request *req, const struct flat_retuning *retuning,
+			int netns_fd, const struct flat_log *log);
+int flat_retuning_verify(struct flat_request *req, const struct flat_retuning *retuning,
+			 int netns_fd, struct flat_err *err);
+/* DEL: the interface is as it was, where the namespace (-1: gone) and it are still there. Sysctls
+ * stay, as with the reference. */
+int flat_retuning_remove(struct flat_request *req, int netns_fd, struct flat_err *err);
+
 /* ---- witness: what the links tell about reservations -------------------------------------------
  */
 

@@ -13,7 +13,7 @@ theirs=${FLAT_REFERENCE:-}
 ours=/var/lib/cni/ours
 mkdir -p $ours
 cp -L "$FLAT_BIN/flatnet" $ours
-for name in bridge host-local portmap bandwidth; do
+for name in bridge host-local portmap bandwidth tuning; do
 	ln -s flatnet $ours/$name
 done
 reservation=/var/lib/cni/networks
@@ -212,5 +212,75 @@ is "$(jq -Sc . <<<"$cni_out")$(ifbs)" "$(jq -Sc . <<<"$first")0" 'bandwidth: wit
 with_prev "$bandwidth" "$first" >/run/conf
 fails 'bandwidth: an ADD whose result nobody takes fails' bash -c "CNI_PATH=$ours CNI_COMMAND=ADD CNI_CONTAINERID=ctr-a CNI_NETNS=/run/netns/a CNI_IFNAME=eth0 $ours/bandwidth </run/conf >/dev/full"
 is "$(ifbs)" 0 '... and leaves no IFB'
+last ours
+
+# ---- tuning ----------------------------------------------------------------------------------------
+
+tuning=$(jq -c '{cniVersion, name, type: "tuning", mac: "02:00:00:00:00:17", mtu: 1400, promisc: true, allmulti: true, txQLen: 77,
+	sysctl: {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.core.somaxconn": "300"}}' <<<"$base")
+of_link() {
+	pod_exec - a ip -j -d link show eth0 | jq -c '.[0] | [.address, .mtu, .txqlen, (.promiscuity > 0), (.flags | index("ALLMULTI") != null)]'
+}
+settings() {
+	of_link
+	pod_sysctl a net/ipv4/conf/eth0/arp_filter
+	pod_sysctl a net/core/somaxconn
+}
+want=
+for adder in theirs ours; do
+	for other in theirs ours; do
+		name="tuning by $adder, CHECK and DEL by $other"
+		first ours
+		before=$(of_link)
+		run ADD $adder tuning a "$(with_prev "$tuning" "$first")"
+		cni_ok "$name: ADD"
+		is "$(jq -Sc . <<<"$cni_out")" "$(jq -Sc '.interfaces[2].mac = "02:00:00:00:00:17" | .interfaces[2].mtu |= if . and "'$adder'" == "ours" then 1400 else . end' <<<"$first")" "$name: the result"
+		prev=$cni_out
+		[[ -n $want ]] || want=$(settings)
+		is "$(settings)" "$want" "$name: the interface and the sysctls"
+		isnt "$before" "$(of_link)" "$name: ... which are others than before"
+		ok "$name: the pod is still reached" ping -n -q -c 1 -W 2 10.9.0.2
+		run CHECK $other tuning a "$(with_prev "$tuning" "$prev")"
+		cni_ok "$name: CHECK"
+		run DEL $other tuning a "$(with_prev "$tuning" "$prev")"
+		cni_ok "$name: DEL"
+		is "$(of_link)" "$before" "$name: ... the interface is as before"
+		is "$(find /run/cni/tuning -type f)" '' "$name: ... and no file is left"
+		run DEL $other tuning a "$(with_prev "$tuning" "$prev")"
+		cni_ok "$name: DEL once more"
+		last ours
+	done
+	first ours
+	run ADD $adder tuning a "$(with_prev "$tuning" "$first")"
+	del_pod - a
+	run DEL ours tuning a "$tuning"
+	cni_ok "tuning by $adder: DEL by ours after the namespace"
+	is "$(find /run/cni/tuning -type f)" '' '... leaves no file'
+	last ours
+done
+first ours
+before=$(settings)
+run ADD ours tuning a "$(with_prev "$(jq -c '.sysctl["net.core.missing"] = "1"' <<<"$tuning")" "$first")"
+cni_fails 2 'net\.core\.missing' 'tuning: a sysctl that is not there'
+is "$(settings)$(find /run/cni/tuning -type f)" "$before" '... and nothing has changed'
+with_prev "$tuning" "$first" >/run/conf
+fails 'tuning: an ADD whose result nobody takes fails' bash -c "CNI_PATH=$ours CNI_COMMAND=ADD CNI_CONTAINERID=ctr-a CNI_NETNS=/run/netns/a CNI_IFNAME=eth0 $ours/tuning </run/conf >/dev/full"
+is "$(settings)$(find /run/cni/tuning -type f)" "$before" '... and nothing has changed'
+run ADD ours tuning a "$tuning"
+cni_fails 7 'chained' 'tuning: no prevResult'
+for jq in '.mac = "01:00:00:00:00:01"' '.mtu = 5' '.dataDir = "here"' '.sysctl = {"kernel.hostname": "x"}'; do
+	run ADD ours tuning a "$(with_prev "$(jq -c "$jq" <<<"$tuning")" "$first")"
+	cni_fails 7 '' "tuning: $jq"
+done
+is "$(settings)" "$before" '... nothing has changed'
+# later ones win: CNI_ARGS, runtimeConfig, args.cni
+for step in '.|02:00:00:00:00:33' '.runtimeConfig.mac = "02:00:00:00:00:34"|02:00:00:00:00:34' '.args.cni.mac = "02:00:00:00:00:35"|02:00:00:00:00:35'; do
+	tuning=$(jq -c "${step%|*}" <<<"$tuning")
+	for who in theirs ours; do
+		CNI_ARGS='MAC=02:00:00:00:00:33' run ADD $who tuning a "$(with_prev "$tuning" "$first")"
+		is "$(pod_mac - a)" "${step##*|}" "tuning by $who: the MAC of ${step%%=*}"
+		run DEL $who tuning a "$(with_prev "$tuning" "$first")"
+	done
+done
 last ours
 done_testing
