@@ -351,6 +351,7 @@ int flat_verb_check(const struct flat_call *call, struct flat_err *err)
 		/* of the time before we had this name; its rules are elsewhere */
 		snprintf(attachment->host_ifname, sizeof attachment->host_ifname, "%s", veth);
 		attachment->nft.name = NULL;
+		attachment->guard = (struct flat_guard){ 0 };
 	}
 	r = flat_attachment_verify(attachment, net, netns, err);
 	if (r < 0)

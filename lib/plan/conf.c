@@ -305,6 +305,7 @@ const struct flat_defaults flat_defaults_bridge = {
 	.reference = true,
 	.ipam_type = "host-local",
 	.data_dir = FLAT_IPAM_HOST_LOCAL_DIR,
+	.features = FLAT_FEATURE_GUARD, /* macspoofchk */
 };
 
 static bool choose(int given, bool otherwise)

@@ -51,10 +51,12 @@ static int parse(struct flat_request *req, const struct flat_log *log, struct fl
 	struct raw raw = { 0 };
 	(void)log;
 	int r = flat_json_decode(req->json, "", fields, &raw, &req->arena, err);
-	if (r >= 0)
+	if (r >= 0 && !conf->reference)
 		r = parse_policy(raw.ingress_policy, &conf->ingress_policy, err);
 	if (r < 0)
 		return r;
+	if (conf->reference) /* its bridge has no other key of these */
+		raw.ip_spoof_check = false;
 	if (raw.ip_spoof_check && conf->ipam_kind == FLAT_IPAM_NONE)
 		return flat_fail(
 			err, FLAT_CODE_CONFIG, 0,

@@ -301,6 +301,41 @@ unlike "$(on n1 nft list ruleset)" 'accept$|accept comment' '... and nothing is 
 NODE=n1 run DEL bridge a "$conf"
 cni_ok '... DEL'
 
+# ---- macspoofchk -----------------------------------------------------------------------------------
+
+# sends SRC: one frame from pod a with that MAC arrives at pod b
+sends() {
+	pod_exec - b timeout 3 tcpdump -i eth0 -c 1 -nn "ether src $1" >/run/seen 2>/dev/null &
+	sleep 0.5
+	pod_exec - a python3 -c "
+import socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind(('eth0', 0))
+for _ in range(5):
+    s.send(b'\\xff' * 6 + bytes.fromhex('${1//:/}') + b'\\x88\\xb5' + b'x' * 60)"
+	wait $! || return 1
+}
+for who in theirs ours; do
+	fresh
+	side $who
+	make_pod - a
+	make_pod - b
+	run ADD bridge b "$(conf)"
+	run ADD bridge a "$(conf '.macspoofchk = true | .ingressPolicy = "isolated" | .ipspoofchk = true')"
+	cni_ok "macspoofchk by $who: ADD"
+	full=$(with_prev "$(conf '.macspoofchk = true')" "$cni_out")
+	ok "macspoofchk by $who: its own MAC passes" sends "$(pod_mac - a)"
+	fails "macspoofchk by $who: another does not" sends 02:00:00:00:00:66
+	ok "macspoofchk by $who: the neighbour is reached" can_ping - a 10.9.0.2
+	side ours
+	run CHECK bridge a "$full"
+	cni_ok "macspoofchk by $who: CHECK by ours"
+	run DEL bridge a "$full"
+	cni_ok "macspoofchk by $who: DEL by ours"
+	del_pod - a
+	del_pod - b
+done
+
 # ---- GC and STATUS, of which the reference has little ----------------------------------------------
 
 fresh
