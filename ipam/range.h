@@ -13,12 +13,6 @@ int flat_ipam_range_complete(struct flat_ip_range *range, struct flat_err *err);
 int flat_ipam_set_check(const struct flat_ip_range_set *set, struct flat_err *err);
 bool flat_ipam_sets_overlap(const struct flat_ip_range_set *a, const struct flat_ip_range_set *b);
 
-/* The range that hands out this address; NULL when there is none. */
-const struct flat_ip_range *flat_ipam_set_find(const struct flat_ip_range_set *set,
-					       const struct flat_ip *ip);
-bool flat_ipam_set_is_gateway(const struct flat_ip_range_set *set, const struct flat_ip *ip);
-/* How many addresses can be handed out, gateways not counted; UINT64_MAX stands for more. */
-uint64_t flat_ipam_set_size(const struct flat_ip_range_set *set);
 /* The address after `last` in round-robin order through all ranges of the set; the first one when
  * `last` is none of the set's. False: there is not one in the whole set. */
 bool flat_ipam_set_next(const struct flat_ip_range_set *set, const struct flat_ip *last,

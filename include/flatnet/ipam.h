@@ -31,6 +31,13 @@ struct flat_ip_range_set {
 	struct flat_json_list ranges; /* struct flat_ip_range: one pool */
 };
 
+/* The range that hands out this address; NULL when there is none. */
+const struct flat_ip_range *flat_ipam_set_find(const struct flat_ip_range_set *set,
+					       const struct flat_ip *ip);
+bool flat_ipam_set_is_gateway(const struct flat_ip_range_set *set, const struct flat_ip *ip);
+/* How many addresses can be handed out, gateways not counted; UINT64_MAX stands for more. */
+uint64_t flat_ipam_set_size(const struct flat_ip_range_set *set);
+
 /* The `ipam` object with the reference host-local's keys, plus runtimeConfig.ipRanges/ips,
  * args.cni.ips, CNI_ARGS IP.
  */

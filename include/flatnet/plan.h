@@ -144,6 +144,9 @@ int flat_conf_parse(struct flat_request *req, const struct flat_defaults *defaul
 /* The tables of all keys that a configuration of type flatnet may have, one after the other, NULL
  * after the last. A key may be in several: runtimeConfig is. */
 const struct flat_json_field *flat_conf_table(size_t i);
+/* Code 7 names a key of the request's configuration that nobody knows, and the one that it is like:
+ * for who looks at a file that a person wrote. Runtimes may send what they like. */
+int flat_conf_check_keys(const struct flat_request *req, struct flat_err *err);
 /* The little that DEL and GC need, and that must work whatever has become of the rest: bridge, kind
  * of IPAM, data directory. */
 void flat_conf_parse_lenient(struct flat_request *req, const struct flat_defaults *defaults,
@@ -184,6 +187,8 @@ void flat_alias_format(const char *network, const char *container_id, const char
 		       const char *pod_name, char ret_text[static FLAT_ALIAS_LEN]);
 /* False: not an alias of ours. */
 bool flat_alias_parse(const char *text, struct flat_alias *ret_alias);
+/* The pod that an alias of ours names, "NAMESPACE/POD", inside text; NULL: none. */
+const char *flat_alias_pod(const char *text);
 /* Is `written` (a field of an alias) this name, in clear or hashed? */
 bool flat_alias_names(const char *written, const char *name);
 

@@ -125,3 +125,14 @@ bool flat_alias_parse(const char *text, struct flat_alias *ret_alias)
 	*ret_alias = alias;
 	return true;
 }
+
+const char *flat_alias_pod(const char *text)
+{
+	if (strncmp(text, "flatnet ", 8) != 0)
+		return NULL;
+	for (int words = 0; words < 5 && text; words++) {
+		text = strchr(text, ' ');
+		text += text ? 1 : 0;
+	}
+	return text && text[0] ? text : NULL;
+}
