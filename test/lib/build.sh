@@ -12,7 +12,7 @@
 #	build VARIANT            configures and builds; VARIANT: plain, clang, sanitize, fuzz.
 #	                         Sets built_in; all output goes to a log, shown when it fails
 #	collect_plugins DIR      links the built plugins side by side in DIR, as in /opt/cni/bin,
-#	                         and flatnetd
+#	                         and flatnetd and flatnetctl
 
 FLAT_ROOT=$(cd "${BASH_SOURCE[0]%/*}/../.." && pwd)
 FLAT_BUILD=${FLAT_BUILD:-$FLAT_ROOT/build}
@@ -66,4 +66,5 @@ collect_plugins() {
 	mkdir -p "$1"
 	ln -sf "$built_in/plugin/flatnet" "$built_in/ipam/flatnet-ipam" "$1/"
 	[[ ! -x $built_in/agent/flatnetd ]] || ln -sf "$built_in/agent/flatnetd" "$1/"
+	ln -sf "$built_in/ctl/flatnetctl" "$1/"
 }

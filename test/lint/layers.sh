@@ -18,6 +18,7 @@ declare -A may=(
 	[lib/plan]='base state cni net cluster ipam plan'
 	[plugin]='base state cni net cluster ipam plan'
 	[agent]='base state cni net cluster ipam plan'
+	[ctl]='base state cni net cluster ipam plan'
 )
 # A main is on top of the house, whatever room it lives in.
 may_main='base state cni entry net cluster ipam plan'
@@ -52,7 +53,7 @@ done
 
 only_in() { # REGEX ROOM WHAT
 	local found
-	found=$(grep -lE "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($1)" -r include lib ipam plugin agent --include='*.[ch]' |
+	found=$(grep -lE "^[[:space:]]*#[[:space:]]*include[[:space:]]*[<\"]($1)" -r include lib ipam plugin agent ctl --include='*.[ch]' |
 		grep -v "^$2/" || :)
 	is "$found" '' "$3 only in $2"
 }
@@ -62,12 +63,12 @@ only_in 'gnutls/|http_parser\.h|yajl/|yaml\.h|microhttpd\.h|ev\.h' agent 'GnuTLS
 
 # Libraries do not print, exit or read the environment; lib/entry is what the mains share.
 found=$(grep -nE '(^|[^a-z_])(printf\(|fprintf\(std|puts\(|perror\(|exit\(|getenv\(|secure_getenv\(|setenv\()' \
-	lib/*/*.c ipam/*.c plugin/*.c agent/*.c | grep -vE '^(lib/entry/|[a-z/]*/main\.c:)|^[^:]*:[0-9]*:[[:space:]]*(/?\*|//)' || :)
+	lib/*/*.c ipam/*.c plugin/*.c agent/*.c ctl/*.c | grep -vE '^(lib/entry/|[a-z/]*/main\.c:)|^[^:]*:[0-9]*:[[:space:]]*(/?\*|//)' || :)
 is "$found" '' 'only a main prints, exits or reads the environment'
 
 # O_CLOEXEC everywhere: what opens a descriptor says so.
 found=$(grep -nE '(^|[^a-z_>])(open|openat|socket|accept4|pipe2|dup3|epoll_create1|inotify_init1|memfd_create|fcntl)\(' \
-	lib/*/*.c ipam/*.c plugin/*.c agent/*.c | grep -vE 'CLOEXEC|F_SETFD|F_GETFD|F_GETFL|F_SETFL|F_GETPIPE|F_SETPIPE' || :)
+	lib/*/*.c ipam/*.c plugin/*.c agent/*.c ctl/*.c | grep -vE 'CLOEXEC|F_SETFD|F_GETFD|F_GETFL|F_SETFL|F_GETPIPE|F_SETPIPE' || :)
 [[ -z $found ]] || found=$(while IFS=: read -r file line _; do
 	sed -n "$line,$((line + 2))p" "$file" | grep -q CLOEXEC || printf '%s:%s\n' "$file" "$line"
 done <<<"$found")

@@ -28,7 +28,7 @@ for file in conf/*.conflist; do
 			(.plugins | length > 0) and all(.plugins[]; .type | type == "string")' "$file"
 done
 
-for room in lib/base lib/state lib/cni lib/entry lib/net lib/plan ipam plugin agent conf; do
+for room in lib/base lib/state lib/cni lib/entry lib/net lib/plan ipam plugin agent ctl conf; do
 	if [[ -r $room/README.md ]]; then
 		cmp_ok "$(wc -l <"$room/README.md")" -le 10 "$room/README.md has at most ten lines"
 	else

@@ -8,8 +8,8 @@ cd "${0%/*}/../.."
 
 log=$(mktemp)
 at_exit rm -f "$log"
-mapfile -t sources < <(find include lib ipam plugin agent test -name '*.[ch]' | sort)
-mapfile -t units < <(find lib ipam plugin agent -name '*.c' | sort)
+mapfile -t sources < <(find include lib ipam plugin agent ctl test -name '*.[ch]' | sort)
+mapfile -t units < <(find lib ipam plugin agent ctl -name '*.c' | sort)
 
 for file in "${sources[@]}"; do
 	case $(head -n 1 "$file") in
@@ -44,5 +44,5 @@ ok "cppcheck finds nothing in ${#units[@]} files" \
 	cppcheck --quiet --error-exitcode=1 --enable=warning,performance,portability --inline-suppr \
 	--inconclusive --std=c11 --suppress=missingIncludeSystem --suppress=unmatchedSuppression \
 	--suppress=memleak --suppress=resourceLeak --suppress=varFuncNullUB \
-	--suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE '-DFLAT_VERSION="0"' -Iinclude -j "$(nproc)" "${units[@]}"
+	--suppress=normalCheckLevelMaxBranches -D_GNU_SOURCE '-DFLAT_VERSION="0"' '-DFLAT_PLUGIN_DIR="/opt/cni/bin"' -Iinclude -j "$(nproc)" "${units[@]}"
 done_testing
