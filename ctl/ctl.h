@@ -75,6 +75,7 @@ extern const struct flat_ctl_command flat_command_nodes;
 extern const struct flat_ctl_command flat_command_routes;
 extern const struct flat_ctl_command flat_command_conf_check;
 extern const struct flat_ctl_command flat_command_version;
+extern const struct flat_ctl_command flat_command_completion;
 
 /* ---- the command line: options.c ---------------------------------------------------------------
  */

@@ -82,7 +82,7 @@ static const struct flat_ctl_command *const commands[] = {
 	&flat_command_status,	 &flat_command_pods,	   &flat_command_ipam_list,
 	&flat_command_ipam_show, &flat_command_ipam_check, &flat_command_ipam_release,
 	&flat_command_nodes,	 &flat_command_routes,	   &flat_command_conf_check,
-	&flat_command_version,
+	&flat_command_version,	 &flat_command_completion,
 };
 
 const struct flat_ctl_command *flat_command_at(size_t i)

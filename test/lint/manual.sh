@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # flatnetd(8) names the keys and flags that there are, and no others; the example has none but these.
+# flatnetctl(1) names its commands and options.
 set -euo pipefail
 . "${0%/*}/../lib/tap.sh"
 cd "${0%/*}/../.."
@@ -49,4 +50,10 @@ unknown=$(jq -r '[paths(scalars)] | .[] | map(select(type == "string")) |
 	select(any(.[]; startswith("_")) | not) | join(".")' conf/flatnetd.json | sort -u |
 	comm -23 - <(keys_in_source))
 is "$unknown" '' 'keys of conf/flatnetd.json'
+
+# flatnetctl(1) has the commands and options of the tables, and no others.
+is "$(sed -n '/^\.Sh COMMANDS/,/^\.Sh OPTIONS/s/^\.It Cm //p' doc/flatnetctl.1 | sed 's/ \(Ar\|Cm\) .*//' | sort)" \
+	"$(sed -n 's/^\t\.name = "\([a-z ]*\)",$/\1/p' ctl/cmd-*.c | sort)" 'commands of flatnetctl'
+is "$(sed -n '/^\.Sh OPTIONS/,/^\.Sh ENVIRONMENT/s/^\.It Fl -\([a-z-]*\).*/\1/p' doc/flatnetctl.1 | sort)" \
+	"$(sed -n '/flat_options\[\] = {/,/^};/s/^\t{ \.name = "\([a-z-]*\)",.*/\1/p' ctl/options.c | sort)" 'options of flatnetctl'
 done_testing
