@@ -30,12 +30,7 @@ enum flat_option_bit {
 	FLAT_OPTION_LEAKED = 1 << 7,
 	FLAT_OPTION_NO_PING = 1 << 8,
 	FLAT_OPTION_STATE = 1 << 9,
-	FLAT_OPTION_CONTAINER = 1 << 10,
-	FLAT_OPTION_IFNAME = 1 << 11,
-	FLAT_OPTION_NETNS = 1 << 12,
-	FLAT_OPTION_ARGS = 1 << 13,
-	FLAT_OPTION_RUN = 1 << 14,
-	FLAT_OPTION_FOREIGN = 1 << 15,
+	FLAT_OPTION_FOREIGN = 1 << 10,
 };
 
 struct flat_ctl {
@@ -49,8 +44,8 @@ struct flat_ctl {
 
 	/* options; NULL: not given */
 	const char *network, *conf_dir, *data_dir, *nodes_file, *state_file, *agent, *node_name;
-	const char *plugin_dir, *container_id, *ifname, *netns, *cni_args;
-	bool leaked, foreign, no_ping, run;
+	const char *plugin_dir;
+	bool leaked, foreign, no_ping;
 };
 
 struct flat_ctl_command {

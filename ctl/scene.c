@@ -48,12 +48,12 @@ int flat_file_read(struct flat_ctl *ctl, const char *path, const char **ret_text
 int flat_plugin_request(struct flat_ctl *ctl, const struct flat_plugin_conf *plugin,
 			struct flat_request *ret_req, struct flat_err *err)
 {
+	/* no pod's, and nothing is done with it */
 	const struct flat_env env = {
 		.command = "ADD",
-		.container_id = ctl->container_id ? ctl->container_id : "flatnetctl",
-		.netns = ctl->netns ? ctl->netns : "/run/netns/flatnetctl",
-		.ifname = ctl->ifname ? ctl->ifname : "eth0",
-		.args = ctl->cni_args,
+		.container_id = "flatnetctl",
+		.netns = "/run/netns/flatnetctl",
+		.ifname = "eth0",
 		.path = ctl->plugin_dir ? ctl->plugin_dir : FLAT_PLUGIN_DIR,
 	};
 	*ret_req = (struct flat_request){ 0 };

@@ -132,7 +132,7 @@ const char *flat_alias_pod(const char *text)
 		return NULL;
 	for (int words = 0; words < 5 && text; words++) {
 		text = strchr(text, ' ');
-		text += text ? 1 : 0;
+		text = text ? text + 1 : NULL;
 	}
 	return text && text[0] ? text : NULL;
 }

@@ -43,7 +43,7 @@ ctl() {
 
 ctl_json() {
 	ctl "$@" --json
-	if ! jq -e 'type == "object"' <<<"$ctl_out" >/dev/null 2>&1; then
+	if [[ -z $ctl_out ]] || ! jq -e 'type == "object"' <<<"$ctl_out" >/dev/null 2>&1; then
 		fail "flatnetctl $* prints one JSON object"
 		diag "  exit $ctl_rc: ${ctl_out:0:2000} $ctl_err"
 		ctl_out='{}'
@@ -62,7 +62,7 @@ ctl_exits() {
 }
 
 problem() {
-	jq -e --arg regex "$1" 'any(.problems[]; (.what | test($regex)) and .cure)' <<<"$ctl_out"
+	[[ $ctl_out ]] && jq -e --arg regex "$1" 'any(.problems[]; (.what | test($regex)) and .cure)' <<<"$ctl_out"
 }
 
 shown() {
