@@ -71,8 +71,15 @@ static int check_request(struct check *c, const struct flat_plugin_conf *plugin,
 		return r;
 	if (!strcmp(plugin->type, "flatnet"))
 		return check_own(c, req, ret_remark, err);
-	if (req->ipam_type && !strcmp(req->ipam_type, "flatnet-ipam"))
+	if (req->ipam_type && !strcmp(req->ipam_type, "flatnet-ipam")) {
+		/* flannel puts one in before it delegates */
+		if (!flat_ipam_conf_has_range(req)) {
+			*ret_remark =
+				"names no range for flatnet-ipam: the plugin has to put it in";
+			return 0;
+		}
 		return flat_ipam_conf_parse(req, NULL, &ipam, err);
+	}
 	*ret_remark = "another vendor's: only what every plugin has was looked at";
 	return 0;
 }

@@ -70,7 +70,9 @@ check "$(list '.plugins[0].ipam = {type: "host-local", anything: 1}')"
 ctl_exits 0 "another IPAM's keys are its own"
 check "$(list '.plugins[0] = {type: "bridge", ipam: {type: "flatnet-ipam", subnet: "10.1.0.0/24"}}')"
 ctl_exits 0 'flatnet-ipam below another plugin'
-wrong "$(list '.plugins[0] = {type: "bridge", ipam: {type: "flatnet-ipam"}}')" 'plugins\[0\]: no IP ranges' '... without a range'
+check "$(list '.plugins[0] = {type: "flannel", ipam: {type: "flatnet-ipam"}}')"
+ctl_exits 0 '... without a range, which that one may put in'
+json "$ctl_out" '.plugins[0].remark | test("names no range")' '... as is remarked'
 
 ctl conf check /run/nothing.conf
 ctl_exits 3 'a file that is not there'
