@@ -55,7 +55,8 @@ static int check_own(struct check *c, struct flat_request *req, const char **ret
 	if (r >= 0)
 		r = flat_net_open(&net, err);
 	if (r >= 0)
-		r = flat_conf_parse(req, &c->ctl->host, net, &log, &conf, err);
+		r = flat_conf_parse(req, &flat_defaults_flatnet, &c->ctl->host, net, &log, &conf,
+				    err);
 	if (r >= 0)
 		r = flat_example_plan(req, &conf, NULL, attachment, err);
 	*ret_remark = remark.text;
@@ -78,7 +79,7 @@ static int check_request(struct check *c, const struct flat_plugin_conf *plugin,
 				"names no range for flatnet-ipam: the plugin has to put it in";
 			return 0;
 		}
-		return flat_ipam_conf_parse(req, NULL, &ipam, err);
+		return flat_ipam_conf_parse(req, FLAT_IPAM_DATA_DIR, NULL, &ipam, err);
 	}
 	*ret_remark = "another vendor's: only what every plugin has was looked at";
 	return 0;

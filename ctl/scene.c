@@ -103,11 +103,11 @@ static int add_plugin(struct flat_ctl *ctl, struct flat_scene *scene, struct fla
 	network->file = file->path;
 	network->own = own;
 	if (own)
-		r = flat_conf_parse(&network->req, &ctl->host, scene->net, NULL, &network->conf,
-				    &network->conf_err);
+		r = flat_conf_parse(&network->req, &flat_defaults_flatnet, &ctl->host, scene->net,
+				    NULL, &network->conf, &network->conf_err);
 	else
-		r = flat_ipam_conf_parse(&network->req, NULL, &network->conf.ipam,
-					 &network->conf_err);
+		r = flat_ipam_conf_parse(&network->req, FLAT_IPAM_DATA_DIR, NULL,
+					 &network->conf.ipam, &network->conf_err);
 	network->has_conf = r >= 0;
 	file->flatnet = file->flatnet || own;
 	if (r < 0 && network->conf_err.code == FLAT_CODE_INTERNAL) {
@@ -115,7 +115,7 @@ static int add_plugin(struct flat_ctl *ctl, struct flat_scene *scene, struct fla
 		return r;
 	}
 	if (r < 0)
-		flat_conf_parse_lenient(&network->req, &network->conf);
+		flat_conf_parse_lenient(&network->req, &flat_defaults_flatnet, &network->conf);
 	network->foreign_ipam = own && network->conf.ipam_kind != FLAT_IPAM_OWN;
 	network->data_dir = network->conf.ipam.data_dir;
 	return 0;

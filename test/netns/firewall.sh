@@ -49,6 +49,7 @@ named() { # NAME REGEX
 }
 # cure REGEX: the command that the warning has in quotes
 cure() {
+	# shellcheck disable=SC2016
 	sed -n 's/.*`\(.*\)`.*/\1/p' <<<"$status"
 }
 
@@ -126,7 +127,7 @@ table inet filter {
 END
 first
 named 'a chain of nf_tables' "chain 'forward' of table 'inet filter' has the policy drop"
-$(cure)
+eval "$(cure)"
 nft insert rule inet filter forward ip daddr 10.244.1.0/24 accept
 ok '... and the cure cures' connected
 over
@@ -134,8 +135,8 @@ over
 if iptables-legacy -P FORWARD DROP 2>/dev/null; then
 	first
 	named 'iptables-legacy' 'iptables-legacy has the FORWARD policy drop'
-	sed 's/;.*//' <<<"$(cure)" >/run/cure
-	. /run/cure
+	cure=$(cure)
+	eval "${cure%%;*}"
 	iptables-legacy -I FORWARD -d 10.244.1.0/24 -j ACCEPT
 	ok '... and the cure cures' connected
 	iptables-legacy -F FORWARD

@@ -22,7 +22,7 @@ send() {
 	text=${text//IP6/${ip6[$pod]}}
 	text=${text//IP/${ip[$pod]}}
 	text=${text//LL/${ll[$pod]}}
-	frames_in $pod send eth0 <<<"$text" >/run/sent
+	frames_in "$pod" send eth0 <<<"$text" >/run/sent
 	for ((i = 0; i < 500; i++)); do # a message of its own, the last one
 		! grep -q "^$(tail -n 1 /run/sent)" /run/seen || return 0
 		sleep 0.02
