@@ -42,6 +42,16 @@ last() {
 	run DEL "$1" bridge a "$(with_prev "$bridge" "$first")"
 	del_pod - a 2>/dev/null || :
 }
+# The namespace goes, and the link a little later, when the kernel comes to it.
+lose_pod() {
+	local veth i
+	veth=$(jq -r '.interfaces[1].name' <<<"$first")
+	del_pod - a
+	for ((i = 0; i < 100; i++)); do
+		ip link show dev "$veth" >/dev/null 2>&1 || return 0
+		sleep 0.1
+	done
+}
 without_ifb() {
 	jq -Sc '.interfaces |= map(select(.name | test("^(bwp|fbw)") | not))' <<<"$1"
 }
@@ -109,7 +119,7 @@ for who in ours theirs; do
 		last $who
 		first $who
 		run ADD $adder portmap a "$(with_prev "$portmap" "$first")"
-		del_pod - a
+		lose_pod
 		run DEL ours portmap a "$portmap"
 		cni_ok "portmap: $who's bridge, $adder's portmap: DEL after the namespace, without prevResult"
 		is "$(traces)" 0 '... leaves no trace'
@@ -193,7 +203,7 @@ for who in theirs ours; do
 	done
 	first $who
 	run ADD ours bandwidth a "$(with_prev "$bandwidth" "$first")"
-	del_pod - a
+	lose_pod
 	run DEL ours bandwidth a "$bandwidth"
 	is "$(ifbs)" 0 "bandwidth: DEL after the namespace, without prevResult, behind $who's bridge"
 	last $who
