@@ -191,7 +191,7 @@ int flat_chained_verify(struct flat_request *req, struct flat_attachment *a, str
 static int remove_reference(struct flat_request *req, unsigned feature, struct flat_net *net,
 			    struct flat_err *err)
 {
-	struct flat_link ifb;
+	struct flat_link ifb = { 0 };
 	int r = 0;
 	if (feature == FLAT_FEATURE_PORTS)
 		r = flat_nft_reference_ports(req->name, req->container_id, true, err);

@@ -312,7 +312,7 @@ import socket
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind(('eth0', 0))
 for _ in range(5):
-    s.send(b'\\xff' * 6 + bytes.fromhex('${1//:/}') + b'\\x88\\xb5' + b'x' * 60)"
+	s.send(b'\\xff' * 6 + bytes.fromhex('${1//:/}') + b'\\x88\\xb5' + b'x' * 60)"
 	wait $! || return 1
 }
 for who in theirs ours; do

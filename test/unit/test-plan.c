@@ -295,7 +295,9 @@ static int parse(const char *command, const char *body, struct fixture *f)
 		 body);
 	int r = flat_request_parse(&env, text, strlen(text), &f->req, &f->err);
 	/* no list of nodes: nobody asks the kernel */
-	return r < 0 ? r : flat_conf_parse(&f->req, &flat_defaults_flatnet, &host, NULL, NULL, &f->conf, &f->err);
+	return r < 0 ? r
+		     : flat_conf_parse(&f->req, &flat_defaults_flatnet, &host, NULL, NULL, &f->conf,
+				       &f->err);
 }
 
 static int plan(const char *body, struct fixture *f)
