@@ -19,7 +19,7 @@ enum {
 	FRAME = ETH_HLEN + 4, /* what a packet has beside its MTU: header, VLAN tag */
 	MTU = ETH_DATA_LEN,   /* the kernel's own, of veth and ifb */
 	BURST_MS = 10,
-	BURST_MIN = 16 << 10,
+	BURST_MIN = 64 << 10, /* what TCP sends in one piece */
 };
 #define BITS_MAX  ((INT64_C(1) << 53) - 1)
 #define BURST_MAX INT64_C(34359738359) /* the reference's 4 GB: bytes fit 32 bits */

@@ -41,7 +41,7 @@ cni ADD a ctr-a eth0 <<<"$both"
 cni_ok 'ADD with bandwidth, keys as containerd sends them'
 result=$cni_out
 veth=$(veth_of ctr-a) ifb=$(ifb_of ctr-a)
-is "$(bucket "$veth")" '1250000 16383 25000' 'to the pod: rate, a burst of our own, and the latency'
+is "$(bucket "$veth")" '1250000 65535 25000' 'to the pod: rate, a burst of our own, and the latency'
 is "$(bucket "$ifb")" '12500000 125000 25000' 'from the pod: the same of an IFB, and the burst as given'
 is "$(redirect "$veth")" "mirred redirect egress $ifb" '... which gets all that the pod sends'
 is "$(link "$ifb" '"\(.linkinfo.info_kind) \(.mtu) \(.txqlen) \(.flags | index("UP") != null)"')" 'ifb 1500 1000 true' \
@@ -160,13 +160,13 @@ tampered() {
 tbf() { # LINK RATE BURST LIMIT
 	tc qdisc replace dev "$1" root handle 1: tbf rate "$2" burst "$3" limit "$4"
 }
-tbf "$veth" 10mbit 16384 47634
+tbf "$veth" 10mbit 65536 96786
 tbf "$ifb" 100mbit 125000 437500
 cni CHECK a ctr-a eth0 <<<"$(with_prev "$both" "$result")"
 cni_ok 'CHECK: the same by tc is the same'
-tampered 'another rate' "link '$veth' is limited to 1375000 bytes/s, not 1250000" tbf "$veth" 11mbit 16384 47634
-tampered 'another burst' "link '$veth' has another burst than 16384 bytes" tbf "$veth" 10mbit 16400 47634
-tampered 'another limit' "link '$veth' lets 47635 bytes wait, not 47634" tbf "$veth" 10mbit 16384 47635
+tampered 'another rate' "link '$veth' is limited to 1375000 bytes/s, not 1250000" tbf "$veth" 11mbit 65536 96786
+tampered 'another burst' "link '$veth' has another burst than 65536 bytes" tbf "$veth" 10mbit 65600 96786
+tampered 'another limit' "link '$veth' lets 96787 bytes wait, not 96786" tbf "$veth" 10mbit 65536 96787
 tampered 'no limit at all' "link '$veth' has no rate limit" tc qdisc del dev "$veth" root
 tampered 'another queue' "link '$veth' has no rate limit" tc qdisc replace dev "$veth" root pfifo
 tampered 'another rate of the IFB' "link '$ifb' is limited to" tbf "$ifb" 1mbit 125000 437500

@@ -498,7 +498,7 @@ static void test_bandwidth(void **state)
 
 	/* the kernel's VLAN gateway is before it, and a rate to the pod takes no IFB */
 	assert_int_equal(plan("\"vlan\":7,\"egressRate\":8,\"egressBurst\":2147483647", &f), 0);
-	assert_rate(&f.a.shaping.from, 1, 16384, 16384);
+	assert_rate(&f.a.shaping.from, 1, 65536, 65536);
 	assert_rate(&f.a.shaping.to, 0, 0, 0);
 	assert_int_equal(flat_plan_result(&f.req, &f.a, &result, &f.err), 0);
 	assert_int_equal(result.interface_count, 5);
@@ -544,14 +544,14 @@ static void test_bandwidth_annotations(void **state)
 	static struct fixture f;
 	(void)state;
 	assert_int_equal(plan(ANNOTATED "}", &f), 0);
-	assert_rate(&f.a.shaping.to, 10000, 16384, 16634);
+	assert_rate(&f.a.shaping.to, 10000, 65536, 65786);
 	assert_rate(&f.a.shaping.from, 0, 0, 0);
 	flat_request_free(&f.req);
 	assert_int_equal(plan("\"ingressRate\":8000,\"ingressBurst\":16000,\"egressRate\":8000,"
 			      "\"egressBurst\":16000," ANNOTATED "}",
 			      &f),
 			 0);
-	assert_rate(&f.a.shaping.to, 10000, 16384, 16634);
+	assert_rate(&f.a.shaping.to, 10000, 65536, 65786);
 	assert_rate(&f.a.shaping.from, 1000, 2000, 2025);
 	flat_request_free(&f.req);
 	assert_int_equal(plan(ANNOTATED ",\"bandwidth\":{\"ingressRate\":8000,"
