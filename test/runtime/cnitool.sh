@@ -151,12 +151,13 @@ for list in "$FLAT_ROOT"/conf/*.conflist; do
 	printf '%s\n' '{"name": "node-1", "podCIDRs": ["10.244.1.0/24"], "address": "192.0.2.1"}' \
 		>/run/flatnet/node.json
 	cp "$list" "$NETCONFPATH/"
-	tool add flatnet one
+	network=$(jq -r .name "$list")
+	tool add "$network" one
 	tool_ok "$name: add"
-	like "$(pod_ip - one)" '^10\.244\.' "$name: the pod has an address"
-	tool check flatnet one
+	like "$(pod_ip - one)" '^10\.24[45]\.' "$name: the pod has an address"
+	tool check "$network" one
 	tool_ok "$name: check"
-	tool del flatnet one
+	tool del "$network" one
 	tool_ok "$name: del"
 	is "$(addresses)" 0 "$name: no address is left"
 done
