@@ -212,9 +212,9 @@ no_netns() {
 no_link() {
 	[[ ! $(veth_of ctr-a) ]]
 }
-netns_gone() {
+netns_gone() { # the kernel clears namespaces away one after the other, other tests' among them
 	del_pod - a
-	for ((i = 0; i < 250; i++)); do
+	for ((i = 0; i < 1500; i++)); do
 		! no_link || return 0
 		sleep 0.02
 	done

@@ -138,7 +138,7 @@ settle() {
 	done
 }
 believed() {
-	local pod want to gw home
+	local pod want to gw home seen
 	gw=$(link cni0 .address)
 	home=$(veth_of ctr-victim)
 	for pod in open mac ip; do
@@ -159,9 +159,10 @@ believed() {
 			[[ $pod != open ]] || want=$(veth_of ctr-open)
 			for _ in 1 2 3 4 5; do # the victim may say something right after it
 				send $pod "raw to=$to from=${mac[victim]} type=0x88cc"
-				[[ $pod == open && $(port_of_victim) != "$want" ]] || break
+				seen=$(port_of_victim)
+				[[ $pod == open && $seen != "$want" ]] || break
 			done
-			is "$(port_of_victim)" "$want" "$mode, $pod: a port is $([[ $pod != open ]] && echo 'not ')stolen by the victim's MAC, to $to"
+			is "$seen" "$want" "$mode, $pod: a port is $([[ $pod != open ]] && echo 'not ')stolen by the victim's MAC, to $to"
 		done
 	done
 }

@@ -303,17 +303,24 @@ cni_ok '... DEL'
 
 # ---- macspoofchk -----------------------------------------------------------------------------------
 
-# sends SRC: one frame from pod a with that MAC arrives at pod b
+# sends SRC: a frame from pod a with that MAC arrives at pod b
 sends() {
-	pod_exec - b timeout 3 tcpdump -i eth0 -c 1 -nn "ether src $1" >/run/seen 2>/dev/null &
-	sleep 0.5
-	pod_exec - a python3 -c "
-import socket
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-s.bind(('eth0', 0))
-for _ in range(5):
-	s.send(b'\\xff' * 6 + bytes.fromhex('${1//:/}') + b'\\x88\\xb5' + b'x' * 60)"
-	wait $! || return 1
+	local i logger frame rc=1 frames=$FLAT_ROOT/test/lib/frames.py
+	: >/run/seen
+	pod_exec - b python3 "$frames" log eth0 >>/run/seen 2>/dev/null &
+	logger=$!
+	for ((i = 0; i < 250; i++)); do
+		! grep -q ready /run/seen || break
+		sleep 0.02
+	done
+	frame=$(pod_exec - a python3 "$frames" send eth0 <<<"raw from=$1 type=0x88b5")
+	for ((i = 0; i < 100 && rc != 0; i++)); do
+		! grep -q "^$frame" /run/seen || rc=0
+		sleep 0.02
+	done
+	kill "$logger"
+	wait "$logger" 2>/dev/null || :
+	[[ $frame ]] && return "$rc"
 }
 for who in theirs ours; do
 	fresh
